@@ -1,0 +1,1 @@
+//! The port suites: one for each engine port, run against every engine.

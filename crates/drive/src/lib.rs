@@ -1,0 +1,1 @@
+//! Load over MQTT, HTTP and gRPC, and the ledger.

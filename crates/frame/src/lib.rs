@@ -1,0 +1,1 @@
+//! The frame codec: many messages as one log record.

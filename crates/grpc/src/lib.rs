@@ -1,0 +1,1 @@
+//! What every gRPC server of Weir shares: Status mapping, conversions, authentication.

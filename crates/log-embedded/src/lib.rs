@@ -1,0 +1,1 @@
+//! The embedded log: append-only segment files; Signals in process.

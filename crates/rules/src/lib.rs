@@ -1,0 +1,1 @@
+//! Rules: parser, checker, windows and engine; pure.

@@ -1,0 +1,1 @@
+//! Targets, readiness, drain and the admin server.

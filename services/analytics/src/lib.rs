@@ -1,0 +1,1 @@
+//! Analytics: rules, alarms and their actions.

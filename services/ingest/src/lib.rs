@@ -1,0 +1,1 @@
+//! Ingest: the device edge over MQTT, HTTP and gRPC.

@@ -1,0 +1,1 @@
+//! Registry: tenants, tokens, profiles, devices, credentials.

@@ -1,0 +1,1 @@
+//! Storage: frames to rows, and queries.
