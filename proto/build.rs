@@ -1,0 +1,29 @@
+//! Compiles the contracts with `protox`, so that no `protoc` is needed, and keeps the descriptors for reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 12] = [
+    "weir/common/v1/common.proto",
+    "weir/registry/v1/tenant.proto",
+    "weir/registry/v1/token.proto",
+    "weir/registry/v1/profile.proto",
+    "weir/registry/v1/device.proto",
+    "weir/registry/v1/credential.proto",
+    "weir/ingest/v1/ingest.proto",
+    "weir/ingest/v1/session.proto",
+    "weir/ingest/v1/dead_letter.proto",
+    "weir/storage/v1/telemetry.proto",
+    "weir/analytics/v1/rule.proto",
+    "weir/commands/v1/command.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=weir");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".weir.common.v1").compile_fds(descriptors)?;
+    Ok(())
+}
