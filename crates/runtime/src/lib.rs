@@ -1,1 +1,11 @@
-//! Targets, readiness, drain and the admin server.
+//! What runs services: the trait they share, readiness, the admin listener, and an orderly end.
+//!
+//! Not here: which services there are and how they are wired; that is `services/weir`.
+
+mod admin;
+mod drain;
+mod service;
+
+pub use admin::Admin;
+pub use drain::drain;
+pub use service::Service;
