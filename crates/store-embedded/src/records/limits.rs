@@ -1,0 +1,44 @@
+//! The limits of the port, checked before the writer sees a commit.
+
+use std::collections::HashSet;
+
+use weir_core::{
+    Error, Result,
+    port::{Op, Write},
+};
+
+const WRITES_MAX: usize = 1_000;
+const KEY_BYTES_MAX: usize = 1 << 10;
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Checks the writes of one commit.
+pub(super) fn check(writes: &[Write]) -> Result<()> {
+    if writes.len() > WRITES_MAX {
+        let text = format!("a commit has {} writes; at most {WRITES_MAX} are possible", writes.len());
+        return Err(Error::invalid("writes", "COMMIT_TOO_LARGE", text).with_limit(WRITES_MAX));
+    }
+    let mut keys = HashSet::with_capacity(writes.len());
+    let mut value_bytes = 0;
+    for (index, write) in writes.iter().enumerate() {
+        let field = || format!("writes[{index}].key");
+        if write.key.len() > KEY_BYTES_MAX {
+            let text =
+                format!("a record's key has {} bytes; at most {KEY_BYTES_MAX} are possible", write.key.len());
+            return Err(Error::invalid(field(), "KEY_TOO_LONG", text).with_limit(KEY_BYTES_MAX));
+        }
+        if !keys.insert(&write.key) {
+            let shown = String::from_utf8_lossy(&write.key);
+            let text = format!("a commit names the key {shown:?} twice");
+            return Err(Error::invalid(field(), "KEY_REPEATED", text));
+        }
+        if let Op::Put(value) = &write.op {
+            value_bytes += value.len();
+        }
+    }
+    if value_bytes > VALUE_BYTES_MAX {
+        let text =
+            format!("a commit has {value_bytes} bytes of values; at most {VALUE_BYTES_MAX} are possible");
+        return Err(Error::invalid("writes", "COMMIT_TOO_LARGE", text).with_limit(VALUE_BYTES_MAX));
+    }
+    Ok(())
+}
