@@ -110,6 +110,16 @@ pub trait CommandQueue: Send + Sync {
     /// `Aborted` where a newer session attached.
     async fn next(&self, device: &DeviceKey, epoch: SessionEpoch) -> Result<Option<Queued>>;
 
+    /// As [`CommandQueue::next`], for a session that cannot acknowledge (an MQTT subscription at QoS 0): what was sent in this
+    /// epoch holds the next command back until its answer or for 30 s, and is not offered again in it. `next` itself never
+    /// lets another command pass one that is not delivered, and offers that one again after 30 s.
+    ///
+    /// # Errors
+    /// `Aborted` where a newer session attached.
+    async fn next_unacknowledged(&self, device: &DeviceKey, epoch: SessionEpoch) -> Result<Option<Queued>> {
+        self.next(device, epoch).await
+    }
+
     /// It is about to be put on the wire: QUEUED → SENT.
     ///
     /// # Errors
