@@ -1,42 +1,94 @@
 //! Tells a connection that its device has a command waiting.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
 
+use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use weir_core::Uid;
 
-/// The bells of the devices that are connected here: at most one for each connection.
+/// The bells of the devices that are connected here: at most one for each connection and device.
 #[derive(Default)]
 pub(crate) struct Doorbells {
-    bells: Mutex<HashMap<Uid, Vec<Arc<Notify>>>>,
+    doors: Mutex<HashMap<Uid, Vec<Door>>>,
 }
 
-/// One connection's bell, taken down when dropped.
+/// Rings in one connection, which may have put it up at the doors of many devices (a gateway).
+#[derive(Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+struct Door {
+    pressed: Arc<Pressed>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Pressed {
+    rung: AtomicBool,
+    newest: AtomicBool,
+}
+
+/// One connection's bell at one device, taken down when dropped.
 pub(crate) struct Doorbell {
     uid: Uid,
-    bell: Arc<Notify>,
-    bells: Arc<Doorbells>,
+    pressed: Arc<Pressed>,
+    bell: Arc<Bell>,
+    doors: Arc<Doorbells>,
+}
+
+impl Door {
+    fn ring(&self) {
+        self.pressed.rung.store(true, Ordering::Release);
+        self.bell.rung.store(true, Ordering::Release);
+        self.bell.waker.wake();
+    }
+}
+
+impl Bell {
+    /// Returns when it was rung at any door since the last call. Only one task may wait for a bell.
+    pub(crate) async fn rung(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 impl Doorbells {
     /// Puts up a bell for a device.
     pub(crate) fn put_up(self: &Arc<Self>, uid: Uid) -> Doorbell {
-        let bell = Arc::new(Notify::new());
-        self.bells.lock().entry(uid).or_default().push(Arc::clone(&bell));
-        Doorbell { uid, bell, bells: Arc::clone(self) }
+        self.put_up_at(uid, &Arc::default())
+    }
+
+    /// Puts up a bell that hangs at other doors too.
+    pub(crate) fn put_up_at(self: &Arc<Self>, uid: Uid, bell: &Arc<Bell>) -> Doorbell {
+        let pressed = Arc::<Pressed>::default();
+        let door = Door { pressed: Arc::clone(&pressed), bell: Arc::clone(bell) };
+        self.doors.lock().entry(uid).or_default().push(door);
+        Doorbell { uid, pressed, bell: Arc::clone(bell), doors: Arc::clone(self) }
     }
 
     /// Rings the bells of a device.
     pub(crate) fn ring(&self, uid: Uid) {
-        if let Some(bells) = self.bells.lock().get(&uid) {
-            bells.iter().for_each(|bell| bell.notify_one());
+        if let Some(doors) = self.doors.lock().get(&uid) {
+            doors.iter().for_each(Door::ring);
         }
     }
 
     /// Rings every bell: hints may have been lost.
     pub(crate) fn ring_all(&self) {
-        self.bells.lock().values().flatten().for_each(|bell| bell.notify_one());
+        self.doors.lock().values().flatten().for_each(Door::ring);
     }
 }
 
@@ -44,18 +96,63 @@ impl Doorbell {
     /// Returns when it was rung since the last call. It may ring for nothing, and a hint may be lost: ask the queue
     /// every 30 s besides.
     pub(crate) async fn rung(&self) {
-        self.bell.notified().await;
+        self.bell.rung().await;
+    }
+
+    /// Whether it was rung at this device since the last call.
+    pub(crate) fn was_pressed(&self) -> bool {
+        self.pressed.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a newer connection of the device has gone since the last call and left this one the newest: the device's
+    /// commands are this one's again.
+    pub(crate) fn became_newest(&self) -> bool {
+        self.pressed.newest.swap(false, Ordering::AcqRel)
     }
 }
 
 impl Drop for Doorbell {
     fn drop(&mut self) {
-        let mut bells = self.bells.bells.lock();
-        if let Some(of_device) = bells.get_mut(&self.uid) {
-            of_device.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
-            if of_device.is_empty() {
-                bells.remove(&self.uid);
+        let mut doors = self.doors.doors.lock();
+        let Some(of_device) = doors.get_mut(&self.uid) else { return };
+        let was_newest = of_device.last().is_some_and(|door| Arc::ptr_eq(&door.pressed, &self.pressed));
+        of_device.retain(|door| !Arc::ptr_eq(&door.pressed, &self.pressed));
+        match of_device.last() {
+            None => drop(doors.remove(&self.uid)),
+            Some(next) if was_newest => {
+                next.pressed.newest.store(true, Ordering::Release);
+                next.ring();
             }
+            Some(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn one_bell_at_two_doors_tells_which_was_pressed() {
+        let (doorbells, bell) = (Arc::<Doorbells>::default(), Arc::<Bell>::default());
+        let first = doorbells.put_up_at(Uid::from_u128(1), &bell);
+        let second = doorbells.put_up_at(Uid::from_u128(2), &bell);
+        doorbells.ring(Uid::from_u128(2));
+        assert!(bell.rung().now_or_never().is_some());
+        assert_eq!((first.was_pressed(), second.was_pressed()), (false, true));
+        assert!(bell.rung().now_or_never().is_none() && !second.was_pressed());
+    }
+
+    #[test]
+    fn when_the_newest_connection_goes_the_one_before_it_is_told() {
+        let doorbells = Arc::<Doorbells>::default();
+        let uid = Uid::from_u128(1);
+        let (oldest, older, newest) = (doorbells.put_up(uid), doorbells.put_up(uid), doorbells.put_up(uid));
+        drop(newest);
+        assert!(older.rung().now_or_never().is_some() && older.became_newest());
+        drop(oldest);
+        assert!(!older.became_newest(), "it was the newest already");
     }
 }
