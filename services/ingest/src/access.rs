@@ -88,11 +88,7 @@ impl DeviceAccess {
 
     /// As the key of its commands.
     pub(crate) fn key(&self) -> DeviceKey {
-        DeviceKey {
-            tenant: self.device.tenant.clone(),
-            device: self.device.id.clone(),
-            uid: self.device.uid,
-        }
+        DeviceKey { tenant: self.device.tenant.clone(), device: self.device.id.clone(), uid: self.device.uid }
     }
 
     /// Its message.

@@ -51,12 +51,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            packet: ByteSize::kib(256),          // a day of one metric a minute, in JSON, fits
-            readings_per_message: 1_000,         // above it batching gains nothing
-            metrics_per_reading: 256,            // the widest industrial gateways send about 200
-            nesting: 16,                         // deeper payloads are accidents or attacks
-            metric_name: ByteSize(128),          // as Prometheus and OPC UA names in practice
-            command_payload: ByteSize::kib(128), // half of a packet, so that an answer fits with its topic
+            packet: ByteSize::kib(256),            // a day of one metric a minute, in JSON, fits
+            readings_per_message: 1_000,           // above it batching gains nothing
+            metrics_per_reading: 256,              // the widest industrial gateways send about 200
+            nesting: 16,                           // deeper payloads are accidents or attacks
+            metric_name: ByteSize(128),            // as Prometheus and OPC UA names in practice
+            command_payload: ByteSize::kib(128),   // half of a packet, so that an answer fits with its topic
             auth_timeout: Duration::from_secs(10), // a radio link's worst handshake, with margin
             unauthenticated_buffers: ByteSize::mib(16),
             connections: 20_000, // about 16 KiB each: 320 MiB at the bound
@@ -83,9 +83,9 @@ pub struct IntakeConfig {
 impl Default for IntakeConfig {
     fn default() -> Self {
         Self {
-            window: ByteSize::mib(4),                 // 16 frames: more only makes the wait longer
+            window: ByteSize::mib(8), // some 16,000 small messages; more only makes the wait longer
             publish_timeout: Duration::from_secs(10), // ten times a slow disk's worst sync
-            retry_for: Duration::from_secs(300),      // half of the duplicate window of 10 min
+            retry_for: Duration::from_secs(300), // half of the duplicate window of 10 min
         }
     }
 }

@@ -27,5 +27,5 @@ pub(crate) struct Edge {
     /// Tells that a device has a command waiting.
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
 }

@@ -1,13 +1,41 @@
-//! Messages to the log, in frames.
+//! Messages to the log, in frames: one frame in flight for each partition.
+//!
+//! The next frame of a partition leaves when the ack of the one before returns, with all that came meanwhile: no timer,
+//! the log's own latency is the batching. What waits is bounded ([`window`]); at the bound a caller waits
+//! ([`Intake::enqueue`]) or is refused ([`Intake::try_submit`]).
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
-use weir_core::{Error, Message, Position, Result};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_core::{
+    Error, ErrorKind, Message, Partition, Position, Result,
+    port::{Log, Records},
+};
+
+use self::{
+    generations::Numbering,
+    partition::Publisher,
+    window::{Admission, Permit, Window},
+};
+use crate::{config::IntakeConfig, metrics::Metrics};
+
+mod generations;
+mod partition;
+#[cfg(test)]
+mod tests;
+mod window;
+
+/// An owner may raise a generation at any time; positions follow within this.
+const RENUMBER_EVERY: Duration = Duration::from_secs(30);
+/// A frame's time on a slow log.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The log has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,34 +45,148 @@ pub(crate) struct Accepted {
 }
 
 /// A message under way; resolves when the log has it or it is refused. Dropping it does not take the message back.
+#[derive(Debug)]
 pub(crate) struct Pending(oneshot::Receiver<Result<Accepted>>);
 
 impl Future for Pending {
     type Output = Result<Accepted>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or_else(|_| Err(Error::unavailable("ingest is stopping"))))
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or_else(|_| Err(stopping())))
     }
 }
 
-/// The frame path: one frame in flight for each partition.
-pub(crate) struct Intake {}
+/// The frame path.
+pub(crate) struct Intake {
+    windows: Vec<Arc<Window>>,
+    window_bytes: usize,
+    publishers: TaskTracker,
+    stop: CancellationToken,
+}
 
 impl Intake {
-    /// Waits for room in the window, then for the log: for callers that can wait.
+    /// Starts one task for each partition.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a changed partition count; `Unavailable` of store or log.
+    pub(crate) async fn start(
+        config: &IntakeConfig,
+        log: Arc<dyn Log>,
+        records: Arc<dyn Records>,
+        partitions: u16,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
+        let numbering = Arc::new(Numbering::open(records, Arc::clone(&log), partitions).await?);
+        let window_bytes = config.window.as_usize();
+        let intake = Self {
+            windows: (0..partitions).map(|_| Arc::new(Window::new(window_bytes))).collect(),
+            window_bytes,
+            publishers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        for (partition, window) in (0..partitions).map(Partition).zip(&intake.windows) {
+            let publisher = Publisher {
+                partition,
+                window: Arc::clone(window),
+                log: Arc::clone(&log),
+                numbering: Arc::clone(&numbering),
+                config: config.clone(),
+                metrics: Arc::clone(&metrics),
+                stop: intake.stop.clone(),
+                stale: false,
+            };
+            intake.publishers.spawn(publisher.run());
+        }
+        let stop = intake.stop.clone();
+        intake.publishers.spawn(async move {
+            while tokio::time::timeout(RENUMBER_EVERY, stop.cancelled()).await.is_err() {
+                if let Err(error) = numbering.refresh().await {
+                    tracing::warn!(%error, "cannot read the generations again");
+                }
+            }
+        });
+        Ok(intake)
+    }
+
+    /// Waits for room in the window, then for the log.
+    ///
+    /// # Errors
+    /// As [`Intake::enqueue`] and [`Pending`].
     pub(crate) async fn submit(&self, message: Message) -> Result<Accepted> {
         self.enqueue(message).await?.await
     }
 
     /// Waits for room in the window (that is the backpressure: stop reading meanwhile); what it returns resolves with the
     /// log's ack. Messages of one caller keep their order.
-    pub(crate) async fn enqueue(&self, _message: Message) -> Result<Pending> {
-        Err(Error::internal("skeleton"))
+    ///
+    /// # Errors
+    /// `MESSAGE_TOO_LARGE`; `Unavailable` while ingest stops. The [`Pending`] fails with what the log says:
+    /// `ResourceExhausted` (`LOG_FULL`) with a time to retry, `Unavailable` where it was away for too long.
+    pub(crate) async fn enqueue(&self, message: Message) -> Result<Pending> {
+        weir_frame::check(&message)?;
+        let window = self.window(&message)?;
+        let permit = match window.admit(&message.tenant, window.cost(&message), true) {
+            Admission::Admitted(permit) => permit,
+            Admission::Full(admitted) => admitted.await.map_err(|_| stopping())?,
+            Admission::Closed => return Err(stopping()),
+        };
+        Ok(push(permit, message))
     }
 
-    /// As [`Intake::enqueue`], but at the bound it is refused with `INTAKE_FULL` and a time to retry.
-    pub(crate) fn try_submit(&self, _message: Message) -> Result<Pending> {
-        Err(Error::internal("skeleton"))
+    /// As [`Intake::enqueue`], for callers whose protocol can say "later".
+    ///
+    /// # Errors
+    /// As [`Intake::enqueue`]; at the bound `ResourceExhausted` (`INTAKE_FULL`) with a time to retry.
+    pub(crate) fn try_submit(&self, message: Message) -> Result<Pending> {
+        weir_frame::check(&message)?;
+        let window = self.window(&message)?;
+        match window.admit(&message.tenant, window.cost(&message), false) {
+            Admission::Admitted(permit) => Ok(push(permit, message)),
+            Admission::Full(_) => Err(full(&message, self.window_bytes)),
+            Admission::Closed => Err(stopping()),
+        }
     }
+
+    /// Takes nothing more, and returns when all that was taken is answered.
+    pub(crate) async fn drain(&self) {
+        self.windows.iter().for_each(|window| window.close());
+        self.stop.cancel();
+        self.publishers.close();
+        self.publishers.wait().await;
+    }
+
+    /// What waits for the log, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.windows.iter().map(|window| window.bytes()).sum()
+    }
+
+    fn window(&self, message: &Message) -> Result<&Arc<Window>> {
+        let partitions = u16::try_from(self.windows.len()).unwrap_or(u16::MAX);
+        let partition = Partition::of(message.uid, partitions);
+        self.windows
+            .get(usize::from(partition.0))
+            .ok_or_else(|| Error::internal(format!("partition {partition} has no window")))
+    }
+}
+
+fn push(permit: Permit, message: Message) -> Pending {
+    let (reply, answer) = oneshot::channel();
+    permit.push(message, reply);
+    Pending(answer)
+}
+
+fn stopping() -> Error {
+    Error::unavailable("ingest is stopping")
+}
+
+fn full(message: &Message, window_bytes: usize) -> Error {
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        "INTAKE_FULL",
+        format!(
+            "tenants/{} has filled its share of the {window_bytes} bytes that may wait for the log",
+            message.tenant
+        ),
+    )
+    .with_limit(window_bytes)
+    .with_retry_after(FULL_RETRY_AFTER)
 }

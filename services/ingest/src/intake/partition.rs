@@ -1,0 +1,177 @@
+//! One partition's task: fill a frame, publish it, answer its members, and again.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use weir_core::{Error, ErrorKind, Partition, Result, Stream, TenantId, Uid, port::Log};
+use weir_frame::Encoder;
+
+use super::{Accepted, generations::Numbering, window::Window};
+use crate::{config::IntakeConfig, metrics::Metrics};
+
+/// The first pause before a frame is published again: about a broker's election heartbeat.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause, so that a log that comes back is used within it.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A full log has room again after the next trim at the earliest.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// Publishes the frames of one partition, one at a time.
+pub(super) struct Publisher {
+    pub(super) partition: Partition,
+    pub(super) window: Arc<Window>,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) numbering: Arc<Numbering>,
+    pub(super) config: IntakeConfig,
+    pub(super) metrics: Arc<Metrics>,
+    /// Ends retries: a process that stops does not wait for a log that is away.
+    pub(super) stop: CancellationToken,
+    /// The log was away since the generations were read.
+    pub(super) stale: bool,
+}
+
+/// A frame that is ready to leave.
+struct Frame {
+    bytes: Bytes,
+    readings: u32,
+    members: Vec<Waiting>,
+}
+
+/// Who waits for a member of a frame.
+struct Waiting {
+    reply: oneshot::Sender<Result<Accepted>>,
+    /// Index in the frame of the message's last reading.
+    last: u32,
+    tenant: TenantId,
+    bytes: usize,
+}
+
+impl Publisher {
+    /// Runs until the window is closed and empty.
+    pub(super) async fn run(mut self) {
+        loop {
+            let closed = self.window.is_closed(); // read before the fill: what came before the close is in the frame
+            match self.fill() {
+                Some(frame) => {
+                    let outcome = self.publish(&frame).await;
+                    self.answer(frame.members, outcome);
+                }
+                None if closed => return,
+                None => self.window.ready().await,
+            }
+        }
+    }
+
+    /// All that waits, up to a full frame.
+    fn fill(&self) -> Option<Frame> {
+        let mut encoder = Encoder::new();
+        let mut members = Vec::new();
+        while !encoder.is_full()
+            && let Some(member) = self.window.pop()
+        {
+            match encoder.push(&member.message) {
+                Ok(first) => members.push(Waiting {
+                    reply: member.reply,
+                    last: first + u32::try_from(member.message.readings.len().saturating_sub(1)).unwrap_or(0),
+                    tenant: member.message.tenant,
+                    bytes: member.bytes,
+                }),
+                Err(error) => {
+                    drop(member.reply.send(Err(error))); // the caller may be gone
+                    self.window.release([(member.message.tenant, member.bytes)]);
+                }
+            }
+        }
+        let readings = encoder.readings();
+        (!members.is_empty()).then(|| Frame { bytes: encoder.finish(), readings, members })
+    }
+
+    /// Publishes a frame under one id until the log has it, refuses it, or the time is up.
+    async fn publish(&mut self, frame: &Frame) -> Result<u64> {
+        let id = Uid::random();
+        let began = Instant::now();
+        let mut pause = RETRY_MIN;
+        loop {
+            match self.attempt(id, frame.bytes.clone()).await {
+                Ok(sequence) => {
+                    self.metrics.frames.inc();
+                    self.metrics.frame_bytes.inc_by(frame.bytes.len() as u64);
+                    self.metrics.frame_readings.inc_by(u64::from(frame.readings));
+                    self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+                    self.renumber().await;
+                    return Ok(sequence);
+                }
+                Err(error) if !retryable(&error) => return Err(refusal(error)),
+                Err(error) => {
+                    self.stale = true;
+                    self.metrics.publish_retries.inc();
+                    if pause == RETRY_MIN {
+                        tracing::warn!(partition = %self.partition, %error, "the log is away; publishing again");
+                    }
+                    if began.elapsed() + pause > self.config.retry_for || self.stop.is_cancelled() {
+                        tracing::error!(partition = %self.partition, %error, "a frame is refused: the log is away");
+                        return Err(error.context("the log is away"));
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.stop.cancelled() => {} // one last attempt
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn attempt(&self, id: Uid, bytes: Bytes) -> Result<u64> {
+        let limit = self.config.publish_timeout;
+        match timeout(limit, self.log.publish(Stream::Readings, self.partition, id, bytes)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::unavailable(format!("the log did not answer within {} s", limit.as_secs()))
+                .with_retry_after(RETRY_MAX)),
+        }
+    }
+
+    /// Reads the generations again where the log was away. Where that fails the frame is durable all the same: its
+    /// members are answered by what is known, and the next frame asks again.
+    async fn renumber(&mut self) {
+        if self.stale {
+            match self.numbering.refresh().await {
+                Ok(()) => self.stale = false,
+                Err(error) => tracing::warn!(%error, "cannot read the generations again"),
+            }
+        }
+    }
+
+    fn answer(&self, members: Vec<Waiting>, outcome: Result<u64>) {
+        let mut released = Vec::with_capacity(members.len());
+        for member in members {
+            let answer = match &outcome {
+                Ok(sequence) => {
+                    Ok(Accepted { position: self.numbering.position(self.partition, *sequence, member.last) })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            drop(member.reply.send(answer)); // the caller may be gone
+            released.push((member.tenant, member.bytes));
+        }
+        self.window.release(released);
+    }
+}
+
+/// Whether the same frame may be published again. A full log is not waited for: its callers can wait better.
+fn retryable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Aborted)
+}
+
+/// What the members of a frame that the log refuses are told.
+fn refusal(error: Error) -> Error {
+    match error.reason() {
+        "LOG_FULL" if error.retry_after().is_none() => error.with_retry_after(FULL_RETRY_AFTER),
+        _ => error,
+    }
+}

@@ -1,0 +1,599 @@
+//! The protocol of one connection: `mqtt-protocol-core`'s state machine, without its automatic responses, since an
+//! acknowledgement waits for the log.
+//!
+//! Its store of unacknowledged packets is not used either: what must survive a connection lives in the command queue.
+
+use mqtt_protocol_core::mqtt::{
+    Connection, Version as CoreVersion,
+    common::Cursor,
+    packet::{
+        AssignedClientIdentifier, GenericPacketTrait, MaximumPacketSize, Packet, Property, ReasonString,
+        ReceiveMaximum, ServerKeepAlive, SessionExpiryInterval, SharedSubscriptionAvailable,
+        SubscriptionIdentifierAvailable, TopicAliasMaximum, UserProperty, v3_1_1, v5_0,
+    },
+    prelude::*,
+    result_code::{
+        ConnectReasonCode, ConnectReturnCode, DisconnectReasonCode, MqttError, PubackReasonCode,
+        PubcompReasonCode, PubrecReasonCode, SubackReasonCode, SubackReturnCode, UnsubackReasonCode,
+    },
+    role,
+};
+use weir_core::{Error, Position};
+
+use super::{
+    packets::{Acknowledge, Entry, Hello, Input, Publish, Version},
+    reason,
+};
+
+/// Topic aliases that a client may define: it needs one for each topic that it publishes to, and a device has few; a
+/// gateway's busiest children get the rest. Each costs a topic's length.
+const TOPIC_ALIAS_MAX: u16 = 32;
+
+/// The longest reason string: enough for any error of ours, cut so that a hostile input cannot make us echo it.
+const REASON_MAX: usize = 512;
+
+/// The protocol of one connection.
+pub(super) struct Protocol {
+    core: Connection<role::Server>,
+    version: Version,
+    /// Whether the client wants reason strings and user properties on acknowledgements.
+    problem_information: bool,
+    /// The largest packet that the client takes.
+    peer_packet_max: usize,
+}
+
+/// A client broke the protocol: the connection ends with this.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) code: DisconnectReasonCode,
+    pub(super) message: String,
+}
+
+/// What the server tells in a CONNACK.
+#[derive(Debug, Default)]
+pub(super) struct Welcome {
+    pub(super) session_present: bool,
+    pub(super) packet_max: usize,
+    pub(super) receive_max: u16,
+    /// Seconds, where they differ from what the client asked for.
+    pub(super) expiry: Option<u32>,
+    /// Seconds, where they differ from what the client asked for.
+    pub(super) keep_alive: Option<u16>,
+    pub(super) assigned_client_id: Option<String>,
+}
+
+impl Protocol {
+    /// Reads a CONNECT of `level` 4 or 5.
+    ///
+    /// # Errors
+    /// The code with which the connection is refused.
+    pub(super) fn accept(level: u8, connect: &[u8]) -> Result<(Self, Hello), (Self, ConnectReasonCode)> {
+        let (version, core) = match level {
+            5 => (Version::V5, CoreVersion::V5_0),
+            _ => (Version::V3_1_1, CoreVersion::V3_1_1),
+        };
+        let mut protocol = Self {
+            core: Connection::new(core),
+            version,
+            problem_information: true,
+            peer_packet_max: usize::MAX,
+        };
+        let mut error = MqttError::MalformedPacket;
+        for event in protocol.core.recv(&mut Cursor::new(connect)) {
+            match event {
+                Event::NotifyPacketReceived(Packet::V3_1_1Connect(packet)) => {
+                    return Ok((protocol, Hello::v3_1_1(&packet)));
+                }
+                Event::NotifyPacketReceived(Packet::V5_0Connect(packet)) => {
+                    protocol.remember(packet.props());
+                    return Ok((protocol, Hello::v5(&packet)));
+                }
+                Event::NotifyError(found) => error = found,
+                _ => {}
+            }
+        }
+        let code = match error {
+            MqttError::ClientIdentifierNotValid => ConnectReasonCode::ClientIdentifierNotValid,
+            MqttError::BadUserNameOrPassword => ConnectReasonCode::BadUserNameOrPassword,
+            MqttError::UnsupportedProtocolVersion => ConnectReasonCode::UnsupportedProtocolVersion,
+            MqttError::ProtocolError => ConnectReasonCode::ProtocolError,
+            _ => ConnectReasonCode::MalformedPacket,
+        };
+        Err((protocol, code))
+    }
+
+    fn remember(&mut self, properties: &[Property]) {
+        for property in properties {
+            match property {
+                Property::RequestProblemInformation(wanted) => self.problem_information = wanted.val() != 0,
+                Property::MaximumPacketSize(bytes) => self.peer_packet_max = bytes.val() as usize,
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) const fn peer_packet_max(&self) -> usize {
+        self.peer_packet_max
+    }
+
+    /// Whether another PUBLISH of ours at QoS 1 may be under way.
+    pub(super) fn may_publish(&self) -> bool {
+        self.core.get_receive_maximum_vacancy_for_send() != Some(0)
+    }
+
+    /// Takes one whole packet. `None` is one that asks for nothing.
+    ///
+    /// # Errors
+    /// Where the client broke the protocol.
+    pub(super) fn receive(&mut self, packet: &[u8]) -> Result<Option<Input>, Broken> {
+        let mut input = None;
+        for event in self.core.recv(&mut Cursor::new(packet)) {
+            match event {
+                Event::NotifyPacketReceived(packet) => input = Some(understand(packet)?),
+                Event::NotifyError(error) => return Err(Broken::of(error)),
+                Event::RequestSendPacket { packet: Packet::V3_1_1Pubrec(packet), .. } => {
+                    input = Some(Input::Repeated(packet.packet_id()));
+                }
+                Event::RequestSendPacket { packet: Packet::V5_0Pubrec(packet), .. } => {
+                    input = Some(Input::Repeated(packet.packet_id()));
+                }
+                _ => {}
+            }
+        }
+        Ok(input)
+    }
+
+    fn send(&mut self, packet: impl Into<Packet>, output: &mut Vec<u8>) -> bool {
+        let before = output.len();
+        for event in self.core.send(packet.into()) {
+            if let Event::RequestSendPacket { packet, .. } = event {
+                output.extend_from_slice(&packet.to_continuous_buffer());
+            }
+        }
+        output.len() > before
+    }
+
+    /// Says that the client is welcome.
+    ///
+    /// # Errors
+    /// A defect: our own CONNACK could not be made.
+    pub(super) fn welcome(&mut self, welcome: Welcome, output: &mut Vec<u8>) -> Result<(), MqttError> {
+        let sent = match self.version {
+            Version::V3_1_1 => {
+                let packet = v3_1_1::Connack::builder()
+                    .session_present(welcome.session_present)
+                    .return_code(ConnectReturnCode::Accepted)
+                    .build()?;
+                self.send(packet, output)
+            }
+            Version::V5 => {
+                let packet = v5_0::Connack::builder()
+                    .session_present(welcome.session_present)
+                    .reason_code(ConnectReasonCode::Success)
+                    .props(properties_of(welcome)?)
+                    .build()?;
+                self.send(packet, output)
+            }
+        };
+        if sent { Ok(()) } else { Err(MqttError::PacketTooLarge) }
+    }
+
+    /// Says why the client is not welcome.
+    pub(super) fn refuse(&self, error: &Error, output: &mut Vec<u8>) {
+        match self.version {
+            Version::V3_1_1 => refuse_3_1_1(reason::connack_3_1_1(error.kind()), output),
+            Version::V5 => self.refuse_with(reason::connack(error.kind()), error.message(), output),
+        }
+    }
+
+    /// As [`Protocol::refuse`], for what is not an error of ours.
+    pub(super) fn refuse_with(&self, code: ConnectReasonCode, message: &str, output: &mut Vec<u8>) {
+        match (self.version, code) {
+            (Version::V5, code) => refuse_5(code, message, self.peer_packet_max, output),
+            (Version::V3_1_1, ConnectReasonCode::ClientIdentifierNotValid) => {
+                refuse_3_1_1(ConnectReturnCode::IdentifierRejected, output);
+            }
+            (Version::V3_1_1, ConnectReasonCode::BadUserNameOrPassword) => {
+                refuse_3_1_1(ConnectReturnCode::BadUserNameOrPassword, output);
+            }
+            (Version::V3_1_1, ConnectReasonCode::QuotaExceeded | ConnectReasonCode::ServerUnavailable) => {
+                refuse_3_1_1(ConnectReturnCode::ServerUnavailable, output);
+            }
+            // MQTT 3.1.1, 3.1.4: a CONNECT that is not MQTT is closed without a CONNACK.
+            (Version::V3_1_1, _) => {}
+        }
+    }
+
+    /// Acknowledges a PUBLISH, or refuses it where this version can.
+    pub(super) fn acknowledge(
+        &mut self,
+        how: Acknowledge,
+        outcome: &Result<Option<Position>, Error>,
+        output: &mut Vec<u8>,
+    ) {
+        let properties = self.outcome_properties(outcome);
+        if !self.acknowledge_with(how, outcome.as_ref().err(), properties, output) {
+            // The client's maximum packet size leaves no room for properties.
+            self.acknowledge_with(how, outcome.as_ref().err(), Vec::new(), output);
+        }
+    }
+
+    fn outcome_properties(&self, outcome: &Result<Option<Position>, Error>) -> Vec<Property> {
+        if self.version == Version::V3_1_1 || !self.problem_information {
+            return Vec::new();
+        }
+        match outcome {
+            Ok(None) => None,
+            Ok(Some(position)) => {
+                UserProperty::new("pos", position.to_string().as_str()).ok().map(Into::into)
+            }
+            Err(error) => reason_string(error.message()),
+        }
+        .into_iter()
+        .collect()
+    }
+
+    fn acknowledge_with(
+        &mut self,
+        how: Acknowledge,
+        error: Option<&Error>,
+        properties: Vec<Property>,
+        output: &mut Vec<u8>,
+    ) -> bool {
+        let packet: Result<Packet, MqttError> = match (how, self.version) {
+            (Acknowledge::Never, _) => return true,
+            (Acknowledge::Puback(id), Version::V3_1_1) => {
+                v3_1_1::Puback::builder().packet_id(id).build().map(Into::into)
+            }
+            (Acknowledge::Pubrec(id), Version::V3_1_1) => {
+                v3_1_1::Pubrec::builder().packet_id(id).build().map(Into::into)
+            }
+            (Acknowledge::Puback(id), Version::V5) => v5_0::Puback::builder()
+                .packet_id(id)
+                .reason_code(error.map_or(PubackReasonCode::Success, reason::puback))
+                .props(properties)
+                .build()
+                .map(Into::into),
+            (Acknowledge::Pubrec(id), Version::V5) => v5_0::Pubrec::builder()
+                .packet_id(id)
+                .reason_code(error.map_or(PubrecReasonCode::Success, reason::pubrec))
+                .props(properties)
+                .build()
+                .map(Into::into),
+        };
+        packet.is_ok_and(|packet| self.send(packet, output))
+    }
+
+    /// Ends the exchange of a QoS 2 PUBLISH.
+    pub(super) fn complete(&mut self, id: u16, output: &mut Vec<u8>) {
+        let packet: Result<Packet, MqttError> = match self.version {
+            Version::V3_1_1 => v3_1_1::Pubcomp::builder().packet_id(id).build().map(Into::into),
+            Version::V5 => v5_0::Pubcomp::builder()
+                .packet_id(id)
+                .reason_code(PubcompReasonCode::Success)
+                .build()
+                .map(Into::into),
+        };
+        let _ = packet.map(|packet| self.send(packet, output));
+    }
+
+    /// Answers a SUBSCRIBE.
+    pub(super) fn subscribed(&mut self, id: u16, codes: Vec<SubackReasonCode>, output: &mut Vec<u8>) {
+        let packet: Result<Packet, MqttError> = match self.version {
+            Version::V3_1_1 => {
+                let codes = codes
+                    .into_iter()
+                    .map(|code| {
+                        SubackReturnCode::try_from(code as u8).unwrap_or(SubackReturnCode::Failure)
+                    })
+                    .collect::<Vec<_>>();
+                v3_1_1::Suback::builder().packet_id(id).return_codes(codes).build().map(Into::into)
+            }
+            Version::V5 => v5_0::Suback::builder().packet_id(id).reason_codes(codes).build().map(Into::into),
+        };
+        let _ = packet.map(|packet| self.send(packet, output));
+    }
+
+    /// Answers an UNSUBSCRIBE: for each filter whether it was subscribed to.
+    pub(super) fn unsubscribed(&mut self, id: u16, existed: &[bool], output: &mut Vec<u8>) {
+        let code = |existed: &bool| match existed {
+            true => UnsubackReasonCode::Success,
+            false => UnsubackReasonCode::NoSubscriptionExisted,
+        };
+        let packet: Result<Packet, MqttError> = match self.version {
+            Version::V3_1_1 => v3_1_1::Unsuback::builder().packet_id(id).build().map(Into::into),
+            Version::V5 => v5_0::Unsuback::builder()
+                .packet_id(id)
+                .reason_codes(existed.iter().map(code).collect::<Vec<_>>())
+                .build()
+                .map(Into::into),
+        };
+        let _ = packet.map(|packet| self.send(packet, output));
+    }
+
+    /// Answers a PINGREQ.
+    pub(super) fn pong(&mut self, output: &mut Vec<u8>) {
+        match self.version {
+            Version::V3_1_1 => self.send(v3_1_1::Pingresp::new(), output),
+            Version::V5 => self.send(v5_0::Pingresp::new(), output),
+        };
+    }
+
+    /// Publishes to the client. At QoS 1 it returns the packet identifier under which the client will acknowledge.
+    ///
+    /// # Errors
+    /// Where the packet is larger than the client takes, or every identifier is in use.
+    pub(super) fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        at_least_once: bool,
+        again: bool,
+        output: &mut Vec<u8>,
+    ) -> Result<Option<u16>, MqttError> {
+        use mqtt_protocol_core::mqtt::packet::Qos;
+        let id = if at_least_once { Some(self.core.acquire_packet_id()?) } else { None };
+        let qos = if at_least_once { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+        let dup = at_least_once && again;
+        let packet: Result<Packet, MqttError> = match self.version {
+            Version::V3_1_1 => v3_1_1::Publish::builder().topic_name(topic).and_then(|builder| {
+                let builder = builder.qos(qos).dup(dup).payload(payload);
+                id.map_or(builder.clone(), |id| builder.packet_id(id)).build().map(Into::into)
+            }),
+            Version::V5 => v5_0::Publish::builder().topic_name(topic).and_then(|builder| {
+                let builder = builder.qos(qos).dup(dup).payload(payload);
+                id.map_or(builder.clone(), |id| builder.packet_id(id)).build().map(Into::into)
+            }),
+        };
+        let sent = packet.is_ok_and(|packet| self.send(packet, output));
+        if !sent {
+            if let Some(id) = id {
+                self.core.release_packet_id(id);
+            }
+            return Err(MqttError::PacketTooLarge);
+        }
+        Ok(id)
+    }
+
+    /// Says why the connection ends; MQTT 3.1.1 has no words for it.
+    pub(super) fn disconnect(&self, code: DisconnectReasonCode, message: &str, output: &mut Vec<u8>) {
+        if self.version == Version::V5 {
+            let properties = reason_string(message).into_iter().collect();
+            let with = |properties: Vec<Property>| {
+                v5_0::Disconnect::builder().reason_code(code).props(properties).build()
+            };
+            let fits = |packet: &v5_0::Disconnect| packet.size() <= self.peer_packet_max;
+            let packet = with(properties).ok().filter(fits).or_else(|| with(Vec::new()).ok().filter(fits));
+            if let Some(packet) = packet {
+                output.extend_from_slice(&packet.to_continuous_buffer());
+            }
+        }
+    }
+}
+
+/// A CONNACK of MQTT 5 that refuses, also before a CONNECT was parsed.
+pub(super) fn refuse_5(code: ConnectReasonCode, message: &str, packet_max: usize, output: &mut Vec<u8>) {
+    let with = |properties: Vec<Property>| {
+        v5_0::Connack::builder().session_present(false).reason_code(code).props(properties).build()
+    };
+    let fits = |packet: &v5_0::Connack| packet.size() <= packet_max;
+    let packet = with(reason_string(message).into_iter().collect())
+        .ok()
+        .filter(fits)
+        .or_else(|| with(Vec::new()).ok().filter(fits));
+    if let Some(packet) = packet {
+        output.extend_from_slice(&packet.to_continuous_buffer());
+    }
+}
+
+/// A CONNACK of MQTT 3.1.1 that refuses.
+pub(super) fn refuse_3_1_1(code: ConnectReturnCode, output: &mut Vec<u8>) {
+    if let Ok(packet) = v3_1_1::Connack::builder().session_present(false).return_code(code).build() {
+        output.extend_from_slice(&packet.to_continuous_buffer());
+    }
+}
+
+fn properties_of(welcome: Welcome) -> Result<Vec<Property>, MqttError> {
+    let mut properties: Vec<Property> = vec![
+        ReceiveMaximum::new(welcome.receive_max.max(1))?.into(),
+        MaximumPacketSize::new(u32::try_from(welcome.packet_max).unwrap_or(u32::MAX))?.into(),
+        TopicAliasMaximum::new(TOPIC_ALIAS_MAX)?.into(),
+        SubscriptionIdentifierAvailable::new(0)?.into(),
+        SharedSubscriptionAvailable::new(0)?.into(),
+    ];
+    if let Some(seconds) = welcome.expiry {
+        properties.push(SessionExpiryInterval::new(seconds)?.into());
+    }
+    if let Some(seconds) = welcome.keep_alive {
+        properties.push(ServerKeepAlive::new(seconds)?.into());
+    }
+    if let Some(client_id) = welcome.assigned_client_id {
+        properties.push(AssignedClientIdentifier::new(client_id.as_str())?.into());
+    }
+    Ok(properties)
+}
+
+fn reason_string(message: &str) -> Option<Property> {
+    let cut = message.char_indices().map(|(at, _)| at).find(|at| *at >= REASON_MAX).unwrap_or(message.len());
+    let text = message.get(..cut).filter(|text| !text.is_empty())?;
+    ReasonString::new(text).ok().map(Into::into)
+}
+
+fn understand(packet: Packet) -> Result<Input, Broken> {
+    Ok(match packet {
+        Packet::V3_1_1Publish(packet) => publish(Publish::V3_1_1(packet))?,
+        Packet::V5_0Publish(packet) => publish(Publish::V5(packet))?,
+        Packet::V3_1_1Pubrel(packet) => Input::Pubrel(packet.packet_id()),
+        Packet::V5_0Pubrel(packet) => Input::Pubrel(packet.packet_id()),
+        Packet::V3_1_1Puback(packet) => Input::Puback { id: packet.packet_id(), refused: None },
+        Packet::V5_0Puback(packet) => Input::Puback {
+            id: packet.packet_id(),
+            refused: packet.reason_code().filter(PubackReasonCode::is_failure).map(|code| {
+                format!("the device refused it with reason code {:#04x} ({code})", code as u8)
+            }),
+        },
+        Packet::V3_1_1Subscribe(packet) => subscribe(packet.packet_id(), packet.entries())?,
+        Packet::V5_0Subscribe(packet) => {
+            if packet.props().iter().any(|property| matches!(property, Property::SubscriptionIdentifier(_))) {
+                return Err(Broken {
+                    code: DisconnectReasonCode::SubscriptionIdentifiersNotSupported,
+                    message: "subscription identifiers are not available".to_owned(),
+                });
+            }
+            subscribe(packet.packet_id(), packet.entries())?
+        }
+        Packet::V3_1_1Unsubscribe(packet) => unsubscribe(packet.packet_id(), packet.entries())?,
+        Packet::V5_0Unsubscribe(packet) => unsubscribe(packet.packet_id(), packet.entries())?,
+        Packet::V3_1_1Pingreq(_) | Packet::V5_0Pingreq(_) => Input::Ping,
+        Packet::V3_1_1Disconnect(_) => Input::Disconnect { with_will: false, expiry: None },
+        Packet::V5_0Disconnect(packet) => disconnect(&packet),
+        other => {
+            return Err(Broken {
+                code: DisconnectReasonCode::ProtocolError,
+                message: format!("a {:?} packet is not expected here", other.packet_type()),
+            });
+        }
+    })
+}
+
+fn publish(publish: Publish) -> Result<Input, Broken> {
+    match publish.acknowledge() {
+        Acknowledge::Puback(0) | Acknowledge::Pubrec(0) => Err(Broken::zero()),
+        _ => Ok(Input::Publish(publish)),
+    }
+}
+
+fn subscribe(id: u16, entries: &[mqtt_protocol_core::mqtt::packet::SubEntry]) -> Result<Input, Broken> {
+    if id == 0 {
+        return Err(Broken::zero());
+    }
+    let entry = |entry: &mqtt_protocol_core::mqtt::packet::SubEntry| Entry {
+        filter: entry.topic_filter().to_owned(),
+        qos: entry.sub_opts().qos() as u8,
+    };
+    Ok(Input::Subscribe { id, entries: entries.iter().map(entry).collect() })
+}
+
+fn unsubscribe(id: u16, filters: &[mqtt_protocol_core::mqtt::packet::MqttString]) -> Result<Input, Broken> {
+    if id == 0 {
+        return Err(Broken::zero());
+    }
+    Ok(Input::Unsubscribe { id, filters: filters.iter().map(|filter| filter.as_str().to_owned()).collect() })
+}
+
+fn disconnect(packet: &v5_0::Disconnect) -> Input {
+    let expiry = packet.props().iter().flatten().find_map(|property| match property {
+        Property::SessionExpiryInterval(seconds) => Some(seconds.val()),
+        _ => None,
+    });
+    let code = packet.reason_code().unwrap_or(DisconnectReasonCode::NormalDisconnection);
+    Input::Disconnect { with_will: code != DisconnectReasonCode::NormalDisconnection, expiry }
+}
+
+impl Broken {
+    fn of(error: MqttError) -> Self {
+        // The codes of the protocol are below 0x100; the library's own, above it, all mean bytes that cannot be read.
+        let code = u8::try_from(error as u16)
+            .ok()
+            .and_then(|code| DisconnectReasonCode::try_from(code).ok())
+            .unwrap_or(DisconnectReasonCode::MalformedPacket);
+        Self { code, message: format!("the packet cannot be accepted: {error}") }
+    }
+
+    fn zero() -> Self {
+        Self {
+            code: DisconnectReasonCode::ProtocolError,
+            message: "a packet identifier must not be 0".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const CONNECT_5: &[u8] = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00";
+    const CONNECT_4: &[u8] = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00";
+
+    fn connected(level: u8) -> Protocol {
+        let bytes = if level == 5 { CONNECT_5 } else { CONNECT_4 };
+        let Ok((mut protocol, _)) = Protocol::accept(level, bytes) else { unreachable!("a good CONNECT") };
+        let welcome = Welcome { packet_max: 262_144, receive_max: 16, ..Welcome::default() };
+        protocol.welcome(welcome, &mut Vec::new()).unwrap();
+        protocol
+    }
+
+    #[test]
+    fn a_client_that_takes_only_small_packets_gets_its_puback_without_a_reason() {
+        let mut protocol = connected(5);
+        let error = Error::invalid("[0].temp", "VALUE_INVALID", "x".repeat(2_000));
+        let mut long = Vec::new();
+        protocol.acknowledge(Acknowledge::Puback(7), &Err(error.clone()), &mut long);
+        assert!((500..600).contains(&long.len()), "the reason string is there, and cut");
+
+        let small = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x05\x27\x00\x00\x00\x10\x00\x00";
+        let Ok((mut protocol, _)) = Protocol::accept(5, small) else { unreachable!("a good CONNECT") };
+        assert!(protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new()).is_err());
+        let mut output = Vec::new();
+        protocol.refuse(&error, &mut output);
+        assert_eq!(output, [0x20, 3, 0, 0x85, 0]);
+    }
+
+    #[test]
+    fn a_packet_identifier_of_zero_is_a_protocol_error() {
+        for level in [4, 5] {
+            let broken = connected(level).receive(b"\x32\x07\x00\x01a\x00\x00\x00\x00").err().unwrap();
+            assert_eq!(broken.code, DisconnectReasonCode::ProtocolError);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_connect_is_taken_or_refused(level in 3_u8..7, mut bytes in vec(any::<u8>(), 0..200), good in any::<bool>()) {
+            if good {
+                let mut start = if level == 5 { CONNECT_5.to_vec() } else { CONNECT_4.to_vec() };
+                start.append(&mut bytes);
+                start[1] = u8::try_from((start.len() - 2).min(127)).unwrap();
+                bytes = start;
+            }
+            match Protocol::accept(level, &bytes) {
+                Ok((mut protocol, _)) => {
+                    let _ = protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new());
+                }
+                Err((protocol, code)) => protocol.refuse_with(code, "no", &mut Vec::new()),
+            }
+        }
+
+        #[test]
+        fn no_packet_of_a_client_makes_us_panic(
+            level in 4_u8..6,
+            packets in vec((any::<u8>(), vec(any::<u8>(), 0..60)), 0..20),
+        ) {
+            let mut protocol = connected(level);
+            let mut output = Vec::new();
+            for (first, body) in packets {
+                let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
+                packet.extend(body);
+                match protocol.receive(&packet) {
+                    Ok(Some(Input::Publish(publish))) => {
+                        let _ = (publish.topic(), publish.payload(), publish.content_type(), publish.trace_context());
+                        protocol.acknowledge(publish.acknowledge(), &Ok(None), &mut output);
+                    }
+                    Ok(Some(Input::Pubrel(id))) => protocol.complete(id, &mut output),
+                    Ok(Some(Input::Ping)) => protocol.pong(&mut output),
+                    Ok(_) => { let _ = protocol.publish("v1/x", b"{}", first & 1 == 0, false, &mut output); }
+                    Err(broken) => {
+                        protocol.disconnect(broken.code, &broken.message, &mut output);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
