@@ -25,6 +25,9 @@ pub const GENERATIONS: Table = Table("generations");
 
 /// Enough (sequence, id) pairs to find where a log that lost its tail still agrees.
 const RECENT_MAX: usize = 64;
+/// Every owner of a stream may raise a generation for the same loss at the same time; each attempt that loses sees the
+/// winner's next.
+const RAISE_ATTEMPTS: usize = 10;
 const PROGRESS_KEY: &[u8] = b"progress";
 const GENERATIONS_KEY: &[u8] = b"generations";
 
@@ -51,12 +54,18 @@ impl Progress {
         self.recent.push_back((sequence, id));
     }
 
-    /// Moves to the end of the stream as seen before an empty read.
+    /// Moves to the end of the stream as seen before an empty read. In a newer generation that end may be a lower one.
     pub fn idle_through(&mut self, generation: u32, end: u64) {
-        if end > self.sequence {
+        if generation > self.generation || end > self.sequence {
             self.generation = generation;
             self.sequence = end;
         }
+    }
+
+    /// The same progress, taken back to before `from`, where a log has other frames now.
+    fn rewound(&self, generation: u32, from: u64) -> Self {
+        let recent = self.recent.iter().filter(|(sequence, _)| *sequence < from).copied().collect();
+        Self { generation, sequence: from.saturating_sub(1), recent }
     }
 }
 
@@ -73,6 +82,8 @@ pub struct Claim {
     epoch: u64,
     version: u64,
     progress: Progress,
+    /// A commit was not answered: it may have been written, under a version that is not known here.
+    uncertain: bool,
 }
 
 impl Claim {
@@ -99,7 +110,7 @@ impl Claim {
             op: crate::port::Op::Put(json::to_bytes(&record)?),
         };
         let version = first(&records.commit(PROGRESS, &place, vec![write]).await?);
-        Ok(Self { records, place, epoch: record.epoch, version, progress: record.progress })
+        Ok(Self { records, place, epoch: record.epoch, version, progress: record.progress, uncertain: false })
     }
 
     /// The epoch of this claim; rises with each claim of the partition.
@@ -112,19 +123,52 @@ impl Claim {
         &self.progress
     }
 
-    /// Records progress and, in the same atomic commit, `also`: what must agree with it (keys other than `progress`,
-    /// in this claim's own record partition; read back by [`Claim::checkpoint`]).
+    /// Checks, as [`resume`] does, that the log is the one that this claim's progress is about, and where it is not,
+    /// records at once how far back the progress lies now: a trimmer must not take the old one for the new log's.
     ///
     /// # Errors
-    /// `Aborted` where somebody else has claimed since: stop owning. `Unavailable` of the store: try again.
+    /// As of [`resume`] and [`Claim::advance`].
+    pub async fn resume(&mut self, log: &dyn Log, stream: Stream, partitions: u16) -> Result<Resume> {
+        let records = Arc::clone(&self.records);
+        let resume = resume(&*records, log, stream, partitions, &self.progress).await?;
+        if resume.progress != self.progress {
+            self.advance(resume.progress.clone(), vec![]).await?;
+        }
+        Ok(resume)
+    }
+
+    /// Records progress and, in the same atomic commit, `also`: what must agree with it (keys other than `progress`,
+    /// in this claim's own record partition; read back by [`Claim::checkpoint`]). After an error that leaves open whether
+    /// it was written, the next call finds that out first, so writes without expectations may simply be tried again.
+    ///
+    /// # Errors
+    /// `Aborted` where somebody else has claimed since, or an expectation of `also` did not hold: stop owning.
+    /// `Unavailable` of the store: try again.
     pub async fn advance(&mut self, progress: Progress, also: Vec<Write>) -> Result<()> {
+        if self.uncertain {
+            self.find_version().await?;
+        }
         let record = ClaimRecord { epoch: self.epoch, progress };
         let mut writes = Vec::with_capacity(also.len() + 1);
         writes.push(Write::replace(Bytes::from_static(PROGRESS_KEY), self.version, json::to_bytes(&record)?));
         writes.extend(also);
-        self.version = first(&self.records.commit(PROGRESS, &self.place, writes).await?);
+        let outcome = self.records.commit(PROGRESS, &self.place, writes).await;
+        self.uncertain = outcome.as_ref().is_err_and(|error| error.kind() != ErrorKind::Aborted);
+        self.version = first(&outcome?);
         self.progress = record.progress;
         Ok(())
+    }
+
+    async fn find_version(&mut self) -> Result<()> {
+        let stored = self.records.get(PROGRESS, &self.place, PROGRESS_KEY).await?;
+        if let Some(stored) = stored {
+            let record: ClaimRecord = json::from_stored(&stored)?;
+            if record.epoch == self.epoch {
+                (self.version, self.progress, self.uncertain) = (stored.version, record.progress, false);
+                return Ok(());
+            }
+        }
+        Err(Error::aborted(format!("epoch {} of a claim is over: another has claimed since", self.epoch)))
     }
 
     /// What was recorded beside progress: a page of this claim's record partition, without the progress itself.
@@ -132,8 +176,9 @@ impl Claim {
     /// # Errors
     /// `Unavailable` of the store.
     pub async fn checkpoint(&self, range: crate::port::KeyRange, limit: usize) -> Result<Vec<Stored>> {
-        let found = self.records.scan(PROGRESS, &self.place, range, limit).await?;
-        Ok(found.into_iter().filter(|stored| stored.key != PROGRESS_KEY).collect())
+        // One more than asked, so that a page is full though the progress lies among its keys.
+        let found = self.records.scan(PROGRESS, &self.place, range, limit.saturating_add(1)).await?;
+        Ok(found.into_iter().filter(|stored| stored.key != PROGRESS_KEY).take(limit).collect())
     }
 
     /// Records that must be fenced by this claim but live in the claim's record partition: one commit that fails if
@@ -221,19 +266,18 @@ impl Generations {
     /// `Unavailable` of store or log.
     pub async fn open(records: &dyn Records, log: &dyn Log, stream: Stream, partitions: u16) -> Result<Self> {
         let current = log.identity(stream).await?;
-        let first_sequence = log.bounds(stream).await?.first.max(1);
-        for _ in 0..10 {
+        for _ in 0..RAISE_ATTEMPTS {
             let known = Self::read(records, stream, partitions, current).await?;
             if known.list.iter().any(|entry| entry.identity == current.0) {
                 return Ok(known);
             }
-            let first_sequence = if known.list.is_empty() { 1 } else { first_sequence };
-            match known.raise(records, stream, partitions, first_sequence).await {
+            // Every frame of a log that the list does not know is of the new generation.
+            match known.raise(records, stream, partitions, 1).await {
                 Err(error) if error.kind() == ErrorKind::Aborted => {} // somebody else raised it: read again
                 done => return done,
             }
         }
-        Err(Error::aborted(format!("generations of stream {stream} changed ten times while they were read")))
+        Err(contended(stream))
     }
 
     async fn read(
@@ -313,14 +357,17 @@ pub struct Resume {
     pub from: u64,
     /// What the log has lost, in words, where it fell back: log it as an error.
     pub lost: Option<String>,
+    /// The progress to go on from: taken back to before `from` where the log fell back. [`Claim::resume`] records it.
+    pub progress: Progress,
 }
 
 /// Checks at a claim, and after each reconnect, that the log is the one that the progress is about: the same identity,
 /// a last sequence not below it, and the same id where the frame at the progress is still there. Where that fails,
-/// raises the generation from one past the newest recorded pair that still matches.
+/// raises the generation from one past the newest recorded pair that still matches. An owner calls [`Claim::resume`].
 ///
 /// # Errors
-/// `FailedPrecondition` for a changed partition count; `Unavailable` of store or log.
+/// `FailedPrecondition` for a changed partition count; `Unavailable` of store or log; `Aborted` where others keep
+/// changing the generations.
 pub async fn resume(
     records: &dyn Records,
     log: &dyn Log,
@@ -328,12 +375,28 @@ pub async fn resume(
     partitions: u16,
     progress: &Progress,
 ) -> Result<Resume> {
-    let generations = Generations::open(records, log, stream, partitions).await?;
-    if progress.sequence == 0 {
-        let from = log.bounds(stream).await?.first.max(1);
-        return Ok(Resume { generations, from, lost: None });
+    for _ in 0..RAISE_ATTEMPTS {
+        match try_resume(records, log, stream, partitions, progress).await {
+            Err(error) if error.kind() == ErrorKind::Aborted => {} // somebody else raised a generation: look again
+            done => return done,
+        }
     }
+    Err(contended(stream))
+}
+
+async fn try_resume(
+    records: &dyn Records,
+    log: &dyn Log,
+    stream: Stream,
+    partitions: u16,
+    progress: &Progress,
+) -> Result<Resume> {
+    let generations = Generations::open(records, log, stream, partitions).await?;
     let bounds = log.bounds(stream).await?;
+    let first = bounds.first.max(1);
+    if progress.sequence == 0 {
+        return Ok(Resume { generations, from: first, lost: None, progress: progress.clone() });
+    }
     let sequences: Vec<u64> = progress.recent.iter().rev().map(|(sequence, _)| *sequence).collect();
     let ids = log.ids(stream, &sequences).await?;
     let pairs = || progress.recent.iter().rev().zip(&ids);
@@ -344,11 +407,11 @@ pub async fn resume(
         .iter()
         .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
     if same_identity && bounds.last >= progress.sequence && !newest_differs {
-        return Ok(Resume { generations, from: progress.sequence + 1, lost: None });
+        return Ok(go_on(stream, generations, first, progress));
     }
     let agreed =
         pairs().find(|((_, known), found)| **found == Some(*known)).map(|((sequence, _), _)| *sequence);
-    let from = agreed.map_or(bounds.first.max(1), |sequence| sequence + 1);
+    let from = agreed.map_or(first, |sequence| sequence + 1);
     let lost = format!(
         "stream {stream} ends at sequence {}, but frames up to {} were read from it; it agrees up to {}, and is read \
          from {from} under a new generation",
@@ -361,7 +424,28 @@ pub async fn resume(
     } else {
         generations.raise(records, stream, partitions, from).await?
     };
-    Ok(Resume { generations, from, lost: Some(lost) })
+    let progress = progress.rewound(generations.of(from), from);
+    Ok(Resume { generations, from, lost: Some(lost), progress })
+}
+
+/// The log is the one that the progress is about; but it may have been trimmed past it.
+fn go_on(stream: Stream, generations: Generations, first: u64, progress: &Progress) -> Resume {
+    let mut progress = progress.clone();
+    let mut lost = None;
+    if first > progress.sequence + 1 {
+        lost = Some(format!(
+            "stream {stream} was trimmed below sequence {first}, but was read only up to {}",
+            progress.sequence
+        ));
+        progress.idle_through(generations.of(first - 1), first - 1);
+    }
+    Resume { generations, from: progress.sequence + 1, lost, progress }
+}
+
+fn contended(stream: Stream) -> Error {
+    Error::aborted(format!(
+        "generations of stream {stream} changed {RAISE_ATTEMPTS} times while they were read"
+    ))
 }
 
 fn place(reader: &str, stream: Stream, partition: Partition) -> Bytes {
