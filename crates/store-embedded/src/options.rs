@@ -50,8 +50,8 @@ impl Default for Options {
             memtable: ByteSize(16 << 20),
             // two files: one being written, one on its way out; read in under a second
             journal: ByteSize(128 << 20),
-            // one memtable
-            free_min: ByteSize(16 << 20),
+            // half of what the log leaves, so that what it holds can still be written here, and trimmed there
+            free_min: ByteSize(8 << 20),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use weir_core::port::{Records, TelemetryStore};
+use weir_conformance::progress::Engines;
+use weir_core::port::{Log, Records, TelemetryStore};
+use weir_log_embedded::EmbeddedLog;
 use weir_store_embedded::{EmbeddedStore, Options};
 
 fn open() -> (Arc<EmbeddedStore>, TempDir) {
@@ -29,4 +31,24 @@ mod telemetry {
         (store, dir)
     }
     weir_conformance::telemetry_suite!(open);
+}
+
+mod progress {
+    use super::*;
+
+    async fn open() -> (Engines, TempDir) {
+        let (records, dir) = super::open();
+        let logs = dir.path().join("logs");
+        let made = std::sync::atomic::AtomicU32::new(0);
+        let log = move || {
+            let number = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let log: Arc<dyn Log> = Arc::new(
+                EmbeddedLog::open(&logs.join(number.to_string()), weir_log_embedded::Options::default())
+                    .unwrap(),
+            );
+            Box::pin(std::future::ready(log)) as _
+        };
+        (Engines { records, log: Box::new(log) }, dir)
+    }
+    weir_conformance::progress_suite!(open);
 }
