@@ -1,0 +1,149 @@
+//! The registry as a running service: its store, its caches, and the signals that keep them true.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_core::{
+    Clock, DeviceId, Result, TenantId,
+    device::{Device, Profile},
+    port::{Records, Signal, SignalStream, Signals, Topic},
+};
+
+use crate::{
+    Config, Peppers,
+    authenticate::Verified,
+    cache::Cache,
+    metrics::Metrics,
+    store::{ALL_TENANTS, Store, TENANTS},
+};
+
+/// Profiles and tenants are few; this many are in use at once at most.
+const SMALL_CACHE: usize = 1_024;
+/// Pages of selectors that rules and queries ask again and again; each has at most [`SELECTED_MAX`] devices.
+const SELECTIONS: usize = 64;
+/// A larger page is not worth its memory.
+pub(crate) const SELECTED_MAX: usize = 128;
+
+/// Which page of which selector.
+pub(crate) type Selection = (TenantId, String, Option<DeviceId>, usize);
+
+/// Tenants, tokens, profiles, devices, credentials.
+pub struct Service {
+    pub(crate) store: Store,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) peppers: Peppers,
+    pub(crate) metrics: Metrics,
+    pub(crate) devices: Cache<(TenantId, DeviceId), Arc<Device>>,
+    pub(crate) profiles: Cache<(TenantId, String), Arc<Profile>>,
+    /// Whether a tenant is there and enabled.
+    pub(crate) enabled: Cache<TenantId, bool>,
+    /// Tokens and credentials that were verified, by their ids.
+    pub(crate) verified: Cache<String, Arc<Verified>>,
+    pub(crate) selections: Cache<Selection, Arc<[Arc<Device>]>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Service {
+    /// Starts the registry over its store.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a configuration out of bounds; `Unavailable` of the store.
+    pub async fn start(
+        config: Config,
+        records: Arc<dyn Records>,
+        signals: Arc<dyn Signals>,
+        clock: Arc<dyn Clock>,
+        peppers: Peppers,
+        metrics: &prometheus::Registry,
+    ) -> Result<Arc<Self>> {
+        config.check()?;
+        let heard = signals.subscribe(Topic::Registry).await;
+        let service = Arc::new(Self {
+            store: Store::new(records),
+            signals,
+            clock,
+            peppers,
+            metrics: Metrics::new(metrics)?,
+            devices: Cache::new(config.cache_entries),
+            profiles: Cache::new(SMALL_CACHE),
+            enabled: Cache::new(SMALL_CACHE),
+            verified: Cache::new(config.cache_entries),
+            selections: Cache::new(SELECTIONS),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        service.tasks.spawn(Arc::clone(&service).listen(heard));
+        Ok(service)
+    }
+
+    /// Forgets what others say has changed.
+    async fn listen(self: Arc<Self>, mut heard: SignalStream) {
+        loop {
+            let next = tokio::select! {
+                () = self.stop.cancelled() => return,
+                next = heard.next() => next,
+            };
+            match next {
+                Some(Some(signal)) => self.forget(&signal),
+                Some(None) => self.forget_all(),
+                None => return, // the process ends
+            }
+        }
+    }
+
+    /// Forgets what a change made here has made untrue, then tells the others.
+    pub(crate) async fn changed(&self, signal: Signal) {
+        self.forget(&signal);
+        self.signals.publish(signal).await;
+    }
+
+    fn forget(&self, signal: &Signal) {
+        match signal {
+            Signal::DeviceChanged { tenant, device, .. } => {
+                self.devices.invalidate(&(tenant.clone(), device.clone()));
+                self.selections.invalidate_all(|(of, ..)| of == tenant);
+            }
+            Signal::CredentialRevoked { credential, .. } => self.verified.invalidate(credential),
+            Signal::TokenRevoked { token } => self.verified.invalidate(token),
+            Signal::ProfileChanged { tenant, profile } => {
+                self.profiles.invalidate(&(tenant.clone(), profile.clone()));
+            }
+            Signal::TenantChanged { tenant } => self.enabled.invalidate(tenant),
+            Signal::CommandWaiting { .. } | Signal::RulesChanged { .. } => {}
+        }
+    }
+
+    fn forget_all(&self) {
+        self.devices.invalidate_all(|_| true);
+        self.profiles.invalidate_all(|_| true);
+        self.enabled.invalidate_all(|_| true);
+        self.verified.invalidate_all(|_| true);
+        self.selections.invalidate_all(|_| true);
+    }
+}
+
+#[async_trait]
+impl weir_runtime::Service for Service {
+    fn name(&self) -> &'static str {
+        "registry"
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        match self.store.any(TENANTS, ALL_TENANTS, b"").await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the store does not answer: {error}")),
+        }
+    }
+
+    async fn stop_intake(&self) {}
+
+    async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
