@@ -1,13 +1,30 @@
 //! Who a device is, and for whom it may speak.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures::StreamExt as _;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use weir_core::{
-    DeviceId, Error, Message, Reading, Result, TenantId, Uid,
+    DeviceId, Error, ErrorKind, Message, Reading, Result, TenantId, Uid,
     command::DeviceKey,
     device::{Device, Profile},
+    name,
+    port::{Registry, Signal, SignalStream},
+    principal::Principal,
 };
+
+/// Hints may be lost: what is older is asked for again.
+const AGE_MAX: Duration = Duration::from_secs(30);
+/// At about 1 KiB each: 64 MiB at the bound, where those that have aged go first, then all.
+const CACHED_MAX: usize = 65_536;
+/// A connection that lags behind so many changes takes them as one unknown change.
+const CHANGES_MAX: usize = 1_024;
 
 /// A device and what it may send.
 #[derive(Debug, Clone)]
@@ -17,7 +34,7 @@ pub(crate) struct DeviceAccess {
 }
 
 /// A device that showed a credential.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Authenticated {
     pub(crate) access: DeviceAccess,
     /// The public id of the credential.
@@ -48,36 +65,181 @@ impl Change {
     }
 }
 
-/// Resolves devices.
+/// Resolves devices through the registry, and remembers them for a while.
 pub(crate) struct Access {
+    registry: Arc<dyn Registry>,
+    cache: Mutex<Cache>,
     changes: broadcast::Sender<Change>,
 }
 
+/// What was found, by tenant and public id. The generation tells a lookup that a hint came while it was under way: what
+/// it then finds may be what was before, and is not kept.
+#[derive(Default)]
+struct Cache {
+    found: HashMap<(TenantId, DeviceId), (DeviceAccess, Instant)>,
+    generation: u64,
+}
+
 impl Access {
-    /// The device that holds `token`, which must be a device's (`wd_…`).
-    pub(crate) async fn authenticate(&self, _token: &str) -> Result<Authenticated> {
-        Err(Error::internal("skeleton"))
+    pub(crate) fn new(registry: Arc<dyn Registry>) -> Self {
+        Self { registry, cache: Mutex::default(), changes: broadcast::Sender::new(CHANGES_MAX) }
     }
 
-    /// Asks the registry again, past every cache: an error says that the connection must end.
-    pub(crate) async fn recheck(&self, _known: &Authenticated) -> Result<Authenticated> {
-        Err(Error::internal("skeleton"))
+    /// The device that holds `token`, which must be a device's (`wd_…`).
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a bad one; `PermissionDenied` for an API token or a disabled device; `Unavailable`.
+    pub(crate) async fn authenticate(&self, token: &str) -> Result<Authenticated> {
+        match self.registry.authenticate(token).await? {
+            Principal::Device { tenant, device, uid, credential } => {
+                let access = self.device(&tenant, &device).await?;
+                // The id may have been given to a new device since it was cached.
+                let access = if access.device.uid == uid { access } else { self.fetch(&tenant, &device).await? };
+                check_enabled(&access.device)?;
+                Ok(Authenticated { access, credential: credential.into(), token: token.into() })
+            }
+            Principal::Token { .. } => Err(Error::permission_denied(
+                "this is an API token; a device connects with its own credential (wd_…)",
+            )),
+        }
+    }
+
+    /// Asks the registry again, past every cache: an error other than `Unavailable` says that the connection must end.
+    ///
+    /// # Errors
+    /// As [`Access::authenticate`].
+    pub(crate) async fn recheck(&self, known: &Authenticated) -> Result<Authenticated> {
+        let device = &known.access.device;
+        self.fetch(&device.tenant, &device.id).await?;
+        self.authenticate(&known.token).await
     }
 
     /// A device by its public id; at most 30 s old.
-    pub(crate) async fn device(&self, _tenant: &TenantId, _device: &DeviceId) -> Result<DeviceAccess> {
-        Err(Error::internal("skeleton"))
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub(crate) async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<DeviceAccess> {
+        let key = (tenant.clone(), device.clone());
+        if let Some((access, at)) = self.cache.lock().found.get(&key)
+            && at.elapsed() < AGE_MAX
+        {
+            return Ok(access.clone());
+        }
+        self.fetch(tenant, device).await
     }
 
     /// The child for which `gateway` speaks.
-    pub(crate) async fn child(&self, _gateway: &DeviceAccess, _child: &str) -> Result<DeviceAccess> {
-        Err(Error::internal("skeleton"))
+    ///
+    /// # Errors
+    /// `PermissionDenied` (`NOT_A_GATEWAY`) where it may not; `NotFound` where there is no such device in its tenant;
+    /// `FailedPrecondition` where the child is disabled.
+    pub(crate) async fn child(&self, gateway: &DeviceAccess, child: &str) -> Result<DeviceAccess> {
+        let (tenant, id) = (&gateway.device.tenant, &gateway.device.id);
+        if !gateway.is_gateway() {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "NOT_A_GATEWAY",
+                format!(
+                    "{} is not a gateway and cannot use v1/children/…; set gateway: true on it or on its profile",
+                    name::device(tenant, id)
+                ),
+            ));
+        }
+        let child = self.device(tenant, &DeviceId::new(child)?).await?;
+        check_enabled(&child.device)?;
+        Ok(child)
     }
 
     /// What changes from now on. A receiver that lags has lost hints: take it for [`Change::Unknown`].
     pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
+
+    async fn fetch(&self, tenant: &TenantId, device: &DeviceId) -> Result<DeviceAccess> {
+        let generation = self.cache.lock().generation;
+        let found = async {
+            let device = self.registry.device(tenant, device).await?;
+            let profile = self.registry.profile(tenant, &device.profile).await?;
+            Ok::<_, Error>(DeviceAccess { device, profile })
+        }
+        .await;
+        let mut cache = self.cache.lock();
+        let key = (tenant.clone(), device.clone());
+        match &found {
+            Ok(access) if cache.generation == generation => cache.insert(key, access.clone()),
+            _ => drop(cache.found.remove(&key)),
+        }
+        found
+    }
+
+    /// Follows the registry's hints until `stop`.
+    pub(crate) async fn follow(&self, mut signals: SignalStream, stop: CancellationToken) {
+        loop {
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                () = stop.cancelled() => return,
+            };
+            match signal {
+                Some(signal) => self.take(signal),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&self, signal: Option<Signal>) {
+        let change = match signal {
+            Some(Signal::DeviceChanged { tenant, device, uid }) => {
+                self.forget(|(of, id), _| *of == tenant && *id == device);
+                Change::Device(tenant, uid)
+            }
+            Some(Signal::CredentialRevoked { tenant, uid, .. }) => Change::Device(tenant, uid),
+            Some(Signal::ProfileChanged { tenant, profile }) => {
+                self.forget(|(of, _), access| *of == tenant && access.device.profile == profile);
+                Change::Tenant(tenant)
+            }
+            Some(Signal::TenantChanged { tenant }) => {
+                self.forget(|(of, _), _| *of == tenant);
+                Change::Tenant(tenant)
+            }
+            None => {
+                self.forget(|_, _| true);
+                Change::Unknown
+            }
+            Some(
+                Signal::TokenRevoked { .. } | Signal::CommandWaiting { .. } | Signal::RulesChanged { .. },
+            ) => return,
+        };
+        drop(self.changes.send(change)); // nobody may be listening
+    }
+
+    fn forget(&self, which: impl Fn(&(TenantId, DeviceId), &DeviceAccess) -> bool) {
+        let mut cache = self.cache.lock();
+        cache.generation += 1;
+        cache.found.retain(|key, (access, _)| !which(key, access));
+    }
+}
+
+impl Cache {
+    fn insert(&mut self, key: (TenantId, DeviceId), access: DeviceAccess) {
+        if self.found.len() >= CACHED_MAX {
+            self.found.retain(|_, (_, at)| at.elapsed() < AGE_MAX);
+            if self.found.len() >= CACHED_MAX {
+                self.found.clear();
+            }
+        }
+        self.found.insert(key, (access, Instant::now()));
+    }
+}
+
+fn check_enabled(device: &Device) -> Result<()> {
+    if device.enabled {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::FailedPrecondition,
+        "DEVICE_DISABLED",
+        format!("{} is disabled", name::device(&device.tenant, &device.id)),
+    ))
 }
 
 impl DeviceAccess {
@@ -88,7 +250,11 @@ impl DeviceAccess {
 
     /// As the key of its commands.
     pub(crate) fn key(&self) -> DeviceKey {
-        DeviceKey { tenant: self.device.tenant.clone(), device: self.device.id.clone(), uid: self.device.uid }
+        DeviceKey {
+            tenant: self.device.tenant.clone(),
+            device: self.device.id.clone(),
+            uid: self.device.uid,
+        }
     }
 
     /// Its message.
