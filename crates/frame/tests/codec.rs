@@ -1,4 +1,5 @@
 //! The codec at its boundary: bytes that it wrote, and bytes that it did not.
+#![allow(clippy::unwrap_used)] // in the helpers too, a panic is the report
 
 use std::sync::Arc;
 

@@ -125,8 +125,11 @@ mod faults {
     #[derive(Debug)]
     pub(crate) struct Faults {
         pub(crate) sync_fails: AtomicBool,
+        /// A write of more bytes than this finds no room after its first half.
         pub(crate) room: AtomicU64,
         pub(crate) syncs: AtomicU64,
+        /// A sync waits as long as it is set.
+        pub(crate) sync_held: AtomicBool,
     }
 
     impl Default for Faults {
@@ -135,6 +138,7 @@ mod faults {
                 sync_fails: AtomicBool::new(false),
                 room: AtomicU64::new(u64::MAX),
                 syncs: AtomicU64::new(0),
+                sync_held: AtomicBool::new(false),
             }
         }
     }
@@ -149,6 +153,9 @@ mod faults {
 
         pub(super) fn before_sync(&self) -> io::Result<()> {
             self.syncs.fetch_add(1, Ordering::SeqCst);
+            while self.sync_held.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             if self.sync_fails.load(Ordering::SeqCst) {
                 return Err(io::Error::other("injected"));
             }

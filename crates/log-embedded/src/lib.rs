@@ -32,6 +32,8 @@
 mod dedup;
 mod disk;
 mod error;
+#[cfg(test)]
+mod failing_disk;
 mod format;
 mod index;
 mod log;

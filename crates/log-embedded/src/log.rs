@@ -84,6 +84,12 @@ impl EmbeddedLog {
         }
     }
 
+    /// Bytes of publishes that are not answered yet.
+    #[cfg(test)]
+    pub(crate) fn waiting_bytes(&self, stream: Stream) -> usize {
+        WAITING_BYTES - self.stream(stream).waiting.available_permits()
+    }
+
     fn shared(&self, stream: Stream) -> Arc<Shared> {
         Arc::clone(&self.stream(stream).shared)
     }
