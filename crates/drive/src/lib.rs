@@ -1,1 +1,17 @@
-//! Load over MQTT, HTTP and gRPC, and the ledger.
+//! Load over MQTT, HTTP and gRPC as real devices make it: replay of files, a simulated fleet, and benchmarks.
+//!
+//! Everything goes through the public edges with public clients: what this crate measures or proves is what a device gets.
+//! Not here: any shortcut into the server, and the printing of results (that is the CLI's).
+
+pub mod bench;
+pub mod edge;
+pub mod lane;
+pub mod mqtt;
+pub mod provision;
+pub mod replay;
+pub mod simulate;
+pub mod source;
+mod tally;
+
+pub use edge::{Edge, Place, Reading, Via};
+pub use tally::{Refusals, Tally};
