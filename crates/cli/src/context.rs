@@ -40,6 +40,9 @@ pub struct Context {
     /// Address of the HTTP device API, for replay and bench.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// Address of the admin listener, for bench.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
 }
 
 impl Contexts {
@@ -111,7 +114,13 @@ impl Contexts {
     /// `USAGE` where there is none, with what to do.
     pub fn choose(global: &Global) -> Result<Context> {
         if let (Some(addr), Some(token)) = (&global.addr, &global.token) {
-            return Ok(Context { addr: addr.clone(), token: token.clone(), mqtt: None, http: None });
+            return Ok(Context {
+                addr: addr.clone(),
+                token: token.clone(),
+                mqtt: None,
+                http: None,
+                admin: None,
+            });
         }
         let contexts = Self::load()?;
         let mut context = match global.context.as_ref().or(contexts.current.as_ref()) {
@@ -126,7 +135,7 @@ impl Contexts {
             }
         };
         if let Some(addr) = &global.addr {
-            context = Context { addr: addr.clone(), mqtt: None, http: None, ..context };
+            context = Context { addr: addr.clone(), mqtt: None, http: None, admin: None, ..context };
         }
         if let Some(token) = &global.token {
             context.token.clone_from(token);

@@ -31,6 +31,9 @@ pub enum Command {
         /// Address of the HTTP device API
         #[arg(long)]
         http_addr: Option<String>,
+        /// Address of the admin listener
+        #[arg(long)]
+        admin_addr: Option<String>,
     },
     /// Forget a context
     Delete {
@@ -60,11 +63,14 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<()> {
             contexts.current = Some(name);
             contexts.save()
         }
-        Command::Set { name, mqtt_addr, http_addr } => {
+        Command::Set { name, mqtt_addr, http_addr, admin_addr } => {
             let (Some(addr), Some(token)) = (global.addr.clone(), global.token.clone()) else {
                 return Err(usage("give --addr and --token"));
             };
-            Contexts::remember(&name, Context { addr, token, mqtt: mqtt_addr, http: http_addr })
+            Contexts::remember(
+                &name,
+                Context { addr, token, mqtt: mqtt_addr, http: http_addr, admin: admin_addr },
+            )
         }
         Command::Delete { name } => {
             if contexts.contexts.remove(&name).is_none() {

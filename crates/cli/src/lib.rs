@@ -13,6 +13,7 @@ mod convert;
 mod credential;
 mod dead_letter;
 mod device;
+mod drive;
 mod file;
 mod output;
 mod page;
@@ -97,6 +98,13 @@ pub enum Command {
     /// Which Weir, as whom
     #[command(subcommand)]
     Context(context_command::Command),
+    /// Stream a file of measurements to Weir, as the devices that made them
+    Replay(Box<drive::Replay>),
+    /// Make a fleet that sends telemetry and answers commands
+    Simulate(drive::Simulate),
+    /// Measure this Weir
+    #[command(subcommand)]
+    Bench(drive::Bench),
 }
 
 /// Runs one client command.
@@ -120,5 +128,8 @@ pub async fn run(command: Command, global: &Global) -> Result<()> {
         Command::Session(command) => session::run(command, &caller).await,
         Command::DeadLetter(command) => dead_letter::run(command, &caller).await,
         Command::Context(_) => Ok(()), // needs no caller: done above
+        Command::Replay(args) => drive::replay(*args, &caller).await,
+        Command::Simulate(args) => drive::simulate(args, &caller).await,
+        Command::Bench(command) => drive::bench(command, &caller).await,
     }
 }
