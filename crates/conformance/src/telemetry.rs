@@ -258,7 +258,7 @@ pub async fn concurrent_writers_leave_the_greatest_value_as_the_newest(store: Ar
 pub async fn buckets_that_overlap_a_range_come_in_order_and_pages(store: Arc<dyn TelemetryStore>) {
     let series = series();
     let hour = Width::Hour.micros();
-    let rows = vec![
+    let rows = [
         bucket(&series, -DAY, Width::Day),
         bucket(&series, T0 - DAY, Width::Day),
         bucket(&series, T0, Width::Day),

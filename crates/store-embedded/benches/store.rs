@@ -3,6 +3,8 @@
 //! `rows`: batches of 1,000 small rows with their newest values, synced after each tenth, as storage writes them.
 //! `commits`: 64 callers, each with one small record; a group shares one sync.
 
+#![allow(clippy::expect_used, reason = "a bench fails by panicking")]
+
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bytes::Bytes;

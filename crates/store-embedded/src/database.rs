@@ -12,7 +12,7 @@ use fjall::{
 };
 use weir_core::Result;
 
-use crate::{Durability, Options, directory::Directory, failure};
+use crate::{Durability, Options, directory::Directory, failure, journal};
 
 /// Flushing and compacting each need one, so that a long compaction never stops the flush that frees memory.
 const WORKER_THREADS: usize = 2;
@@ -51,13 +51,14 @@ impl Database {
     /// Opens the database of a directory, making it where there is none.
     pub(crate) fn open(directory: &Directory, options: &Options) -> Result<Self> {
         let failed = |error| failure::database(directory.path(), "open the database", error);
-        let db = Fjall::builder(directory.database())
-            .cache_size(options.cache.0)
-            .worker_threads(WORKER_THREADS)
-            .max_cached_files(Some(FILES_MAX))
-            .max_journaling_size(options.journal.0.max(Options::JOURNAL_MIN))
-            .open()
-            .map_err(failed)?;
+        let mut opened = recover(directory, options);
+        if let Err(fjall::Error::JournalRecovery(_)) = opened
+            && journal::cut_at_unwritten_page(&directory.database())
+                .map_err(|source| failure::io(directory.path(), "cut the journal", source))?
+        {
+            opened = recover(directory, options);
+        }
+        let db = opened.map_err(failed)?;
         let small = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(SMALL_MEMTABLE)
@@ -146,6 +147,15 @@ impl Database {
         }
         Ok(())
     }
+}
+
+fn recover(directory: &Directory, options: &Options) -> fjall::Result<Fjall> {
+    Fjall::builder(directory.database())
+        .cache_size(options.cache.0)
+        .worker_threads(WORKER_THREADS)
+        .max_cached_files(Some(FILES_MAX))
+        .max_journaling_size(options.journal.0.max(Options::JOURNAL_MIN))
+        .open()
 }
 
 /// The first level is rewritten within seconds, so it is not worth the work there.

@@ -69,17 +69,6 @@ impl Directory {
             .map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Drops the journal from the page cache: after a failed sync the cache may say what the disk does not have, and
-    /// recovery must read what is there. Best effort; the sync before it makes all but the failed pages clean.
-    pub(crate) fn forget_cached_journal(&self) {
-        let Ok(entries) = fs::read_dir(self.database()) else { return };
-        for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "jnl")) {
-            if let Ok(file) = File::open(entry.path()) {
-                let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-            }
-        }
-    }
-
     fn check_version(&self) -> Result<()> {
         let found = match fs::read_to_string(self.path.join("version")) {
             Ok(text) => text,

@@ -19,6 +19,7 @@
 mod database;
 mod directory;
 mod failure;
+mod journal;
 mod options;
 mod records;
 mod shared;

@@ -1,10 +1,11 @@
 //! What can be configured.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weir_config::ByteSize;
 
 /// What a durable write survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
     /// A power cut: the journal is synced to the disk before an answer.
@@ -15,7 +16,7 @@ pub enum Durability {
 }
 
 /// The embedded store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// What a durable write survives: `power-loss` or `process`.

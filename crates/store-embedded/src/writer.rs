@@ -17,7 +17,7 @@ use weir_core::{Error, Result};
 
 use crate::{
     database::Database,
-    failure,
+    failure, journal,
     records::{Commit, Staging},
     shared::Shared,
     telemetry::Encoded,
@@ -181,7 +181,7 @@ impl Writer {
         // Waits for the readers: their reads are bounded.
         let mut database = self.shared.database.write();
         drop(database.take());
-        self.shared.directory.forget_cached_journal();
+        journal::forget_cached(&self.shared.directory.database());
         *database = Some(Database::open(&self.shared.directory, &self.shared.options)?);
         drop(database);
         for batch in &self.unsynced {

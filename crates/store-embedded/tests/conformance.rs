@@ -1,5 +1,13 @@
 //! The port suites on the embedded stores.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::sync::Arc;
 
 use tempfile::TempDir;

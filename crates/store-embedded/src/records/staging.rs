@@ -13,6 +13,8 @@ use weir_core::{
 use super::{VERSION_BYTES, key};
 use crate::database::Database;
 
+type Reply = oneshot::Sender<Result<Vec<u64>>>;
+
 /// One commit, with the keys of the database.
 pub(crate) struct Commit {
     table: Table,
@@ -40,8 +42,8 @@ impl Commit {
 pub(crate) struct Staging {
     records: HashMap<Vec<u8>, Option<(u64, Bytes)>>,
     next_version: u64,
-    accepted: Vec<(Vec<u64>, oneshot::Sender<Result<Vec<u64>>>)>,
-    refused: Vec<(Error, oneshot::Sender<Result<Vec<u64>>>)>,
+    accepted: Vec<(Vec<u64>, Reply)>,
+    refused: Vec<(Error, Reply)>,
 }
 
 impl Staging {
@@ -64,13 +66,13 @@ impl Staging {
     }
 
     /// Adds a commit whose expectations hold.
-    pub(crate) fn accept(&mut self, commit: Commit, reply: oneshot::Sender<Result<Vec<u64>>>) {
+    pub(crate) fn accept(&mut self, commit: Commit, reply: Reply) {
         let versions = commit.writes.into_iter().map(|(key, write)| self.stage(key, write.op)).collect();
         self.accepted.push((versions, reply));
     }
 
     /// Keeps a refusal until the group is durable.
-    pub(crate) fn refuse(&mut self, error: Error, reply: oneshot::Sender<Result<Vec<u64>>>) {
+    pub(crate) fn refuse(&mut self, error: Error, reply: Reply) {
         self.refused.push((error, reply));
     }
 

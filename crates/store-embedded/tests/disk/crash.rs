@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
+    os::unix::fs::FileExt as _,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -71,6 +72,56 @@ async fn a_torn_journal_is_cut_to_a_prefix_that_holds_everything_synced() {
         assert_eq!(value(&*open(&torn).unwrap(), b"after").await.unwrap(), "cut");
         fs::remove_dir_all(&torn).unwrap();
     }
+}
+
+#[tokio::test]
+async fn pages_that_a_power_cut_left_out_of_the_journal_are_cut_with_what_follows_them() {
+    const PAGE: u64 = 4 << 10;
+    let home = tempfile::tempdir().unwrap();
+    let live = home.path().join("live");
+    let store = open(&live).unwrap();
+    store.write(batch((0..5).map(|number| row(number, 300)))).await.unwrap();
+    put(&store, "progress", "5").await.unwrap();
+    let synced = journal_end(&live);
+    for number in 5..15 {
+        store.write(batch([row(number, 10_000)])).await.unwrap();
+    }
+    let end = journal_end(&live);
+    let mut page = synced.next_multiple_of(PAGE);
+    let mut cut = 0;
+    while page + PAGE < end {
+        let torn = home.path().join(format!("torn-{page}"));
+        copy(&live, &torn);
+        let file = File::options().write(true).open(journal(&torn)).unwrap();
+        file.write_all_at(&[0; PAGE as usize], page).unwrap();
+        drop(file);
+        let reopened = open(&torn).unwrap();
+        let found = numbers(&reopened).await;
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>(), "without the page at {page}");
+        assert!((5..15).contains(&found.len()), "{} rows without the page at {page}", found.len());
+        assert_eq!(value(&reopened, b"progress").await.unwrap(), "5");
+        page += PAGE;
+        cut += 1;
+    }
+    assert!(cut > 3);
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_the_journal_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    for number in 0..5 {
+        store.write(batch([row(number, 3_000)])).await.unwrap();
+    }
+    store.sync().await.unwrap();
+    drop(store);
+    let path = journal(dir.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[6_000] ^= 1; // within the body of a row
+    fs::write(&path, bytes).unwrap();
+    let error = open(dir.path()).err().unwrap();
+    assert_eq!(error.kind(), weir_core::ErrorKind::DataLoss);
+    assert!(error.message().contains(&dir.path().display().to_string()), "{error}");
 }
 
 /// Not a test of its own: what the killed process does. Rows first, then the progress over them, as a service does it.

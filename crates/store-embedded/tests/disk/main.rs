@@ -1,5 +1,13 @@
 //! The boundary between the store and the disk: directories, crashes, a full disk.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do"
+)]
+
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
