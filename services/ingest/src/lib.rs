@@ -11,6 +11,7 @@
 //! round robin (Shreedhar and Varghese, SIGCOMM 1995).
 
 mod access;
+mod answer;
 mod config;
 mod dead_letters;
 mod decode;
@@ -18,6 +19,7 @@ mod doorbell;
 mod edge;
 mod intake;
 mod metrics;
+mod mqtt;
 mod sessions;
 
 pub use config::Config;

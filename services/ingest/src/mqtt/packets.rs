@@ -193,12 +193,24 @@ pub(super) enum Input {
     Repeated(u16),
     Pubrel(u16),
     /// An acknowledgement of ours; `refused` says why the client did not take it.
-    Puback { id: u16, refused: Option<String> },
-    Subscribe { id: u16, entries: Vec<Entry> },
-    Unsubscribe { id: u16, filters: Vec<String> },
+    Puback {
+        id: u16,
+        refused: Option<String>,
+    },
+    Subscribe {
+        id: u16,
+        entries: Vec<Entry>,
+    },
+    Unsubscribe {
+        id: u16,
+        filters: Vec<String>,
+    },
     Ping,
     /// The client leaves; `expiry` (seconds) overrides that of the CONNECT.
-    Disconnect { with_will: bool, expiry: Option<u32> },
+    Disconnect {
+        with_will: bool,
+        expiry: Option<u32>,
+    },
 }
 
 #[cfg(test)]

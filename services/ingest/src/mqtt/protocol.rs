@@ -287,9 +287,7 @@ impl Protocol {
             Version::V3_1_1 => {
                 let codes = codes
                     .into_iter()
-                    .map(|code| {
-                        SubackReturnCode::try_from(code as u8).unwrap_or(SubackReturnCode::Failure)
-                    })
+                    .map(|code| SubackReturnCode::try_from(code as u8).unwrap_or(SubackReturnCode::Failure))
                     .collect::<Vec<_>>();
                 v3_1_1::Suback::builder().packet_id(id).return_codes(codes).build().map(Into::into)
             }
@@ -342,11 +340,19 @@ impl Protocol {
         let packet: Result<Packet, MqttError> = match self.version {
             Version::V3_1_1 => v3_1_1::Publish::builder().topic_name(topic).and_then(|builder| {
                 let builder = builder.qos(qos).dup(dup).payload(payload);
-                id.map_or(builder.clone(), |id| builder.packet_id(id)).build().map(Into::into)
+                let builder = match id {
+                    Some(id) => builder.packet_id(id),
+                    None => builder,
+                };
+                builder.build().map(Into::into)
             }),
             Version::V5 => v5_0::Publish::builder().topic_name(topic).and_then(|builder| {
                 let builder = builder.qos(qos).dup(dup).payload(payload);
-                id.map_or(builder.clone(), |id| builder.packet_id(id)).build().map(Into::into)
+                let builder = match id {
+                    Some(id) => builder.packet_id(id),
+                    None => builder,
+                };
+                builder.build().map(Into::into)
             }),
         };
         let sent = packet.is_ok_and(|packet| self.send(packet, output));
@@ -432,9 +438,10 @@ fn understand(packet: Packet) -> Result<Input, Broken> {
         Packet::V3_1_1Puback(packet) => Input::Puback { id: packet.packet_id(), refused: None },
         Packet::V5_0Puback(packet) => Input::Puback {
             id: packet.packet_id(),
-            refused: packet.reason_code().filter(PubackReasonCode::is_failure).map(|code| {
-                format!("the device refused it with reason code {:#04x} ({code})", code as u8)
-            }),
+            refused: packet
+                .reason_code()
+                .filter(PubackReasonCode::is_failure)
+                .map(|code| format!("the device refused it with reason code {:#04x} ({code})", code as u8)),
         },
         Packet::V3_1_1Subscribe(packet) => subscribe(packet.packet_id(), packet.entries())?,
         Packet::V5_0Subscribe(packet) => {
@@ -539,7 +546,9 @@ mod tests {
 
         let small = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x05\x27\x00\x00\x00\x10\x00\x00";
         let Ok((mut protocol, _)) = Protocol::accept(5, small) else { unreachable!("a good CONNECT") };
-        assert!(protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new()).is_err());
+        assert!(
+            protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new()).is_err()
+        );
         let mut output = Vec::new();
         protocol.refuse(&error, &mut output);
         assert_eq!(output, [0x20, 3, 0, 0x85, 0]);

@@ -34,13 +34,12 @@ const fn codes(kind: ErrorKind) -> Codes {
             true,
         ),
         Kind::NotFound => (Publish::TopicNameInvalid, Connect::NotAuthorized, Return::NotAuthorized, true),
-        Kind::PermissionDenied => (Publish::NotAuthorized, Connect::NotAuthorized, Return::NotAuthorized, true),
-        Kind::Unauthenticated => (
-            Publish::NotAuthorized,
-            Connect::BadUserNameOrPassword,
-            Return::BadUserNameOrPassword,
-            false,
-        ),
+        Kind::PermissionDenied => {
+            (Publish::NotAuthorized, Connect::NotAuthorized, Return::NotAuthorized, true)
+        }
+        Kind::Unauthenticated => {
+            (Publish::NotAuthorized, Connect::BadUserNameOrPassword, Return::BadUserNameOrPassword, false)
+        }
         Kind::ResourceExhausted => {
             (Publish::QuotaExceeded, Connect::QuotaExceeded, Return::ServerUnavailable, false)
         }
@@ -88,7 +87,8 @@ pub(super) const fn connack_3_1_1(kind: ErrorKind) -> ConnectReturnCode {
 
 /// For a SUBACK.
 pub(super) fn suback(error: &Error) -> SubackReasonCode {
-    SubackReasonCode::try_from(codes(error.kind()).publish as u8).unwrap_or(SubackReasonCode::UnspecifiedError)
+    SubackReasonCode::try_from(codes(error.kind()).publish as u8)
+        .unwrap_or(SubackReasonCode::UnspecifiedError)
 }
 
 /// For a DISCONNECT of a device that may no longer be here: it was deleted, or its credential is not good any more.

@@ -1,0 +1,242 @@
+//! From the first byte to CONNACK: who connects, and whether it may.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use weir_core::{Error, Result, Uid};
+
+use super::{
+    connection::{Connection, Peer},
+    header,
+    io::{Io, Moved},
+    packets::{Hello, Version},
+    protocol::{self, Broken, Protocol, Welcome},
+    server::Server,
+    unauthenticated::Seat,
+};
+use crate::sessions::Connect;
+
+/// The longest client id, in bytes: a device id's length.
+const CLIENT_ID_MAX: usize = 128;
+
+/// Serves one socket from its first byte to its last.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    server: Arc<Server>,
+    stream: S,
+    remote: SocketAddr,
+    seat: Seat,
+) {
+    // In a box, so that a connection in its handshake does not cost what an open one does.
+    let opened = tokio::select! {
+        biased;
+        () = server.stop.cancelled() => return,
+        () = seat.evicted() => {
+            tracing::debug!(%remote, "closed before it authenticated, to make room");
+            return;
+        }
+        opened = timeout(server.edge.config.limits.auth_timeout, Box::pin(open(&server, stream, remote, &seat))) => opened,
+    };
+    drop(seat);
+    match opened {
+        Ok(Some(mut connection)) => {
+            let end = connection.run().await;
+            connection.close(end).await;
+        }
+        Ok(None) => {}
+        Err(_) => tracing::debug!(%remote, "closed: it did not authenticate in time"),
+    }
+}
+
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &Arc<Server>,
+    stream: S,
+    remote: SocketAddr,
+    seat: &Seat,
+) -> Option<Box<Connection<S>>> {
+    let mut io = Io::new(stream);
+    let Some((mut protocol, hello)) = read_connect(server, &mut io, seat).await else {
+        io.finish().await;
+        return None;
+    };
+    match admit(server, &mut protocol, hello, remote).await {
+        Ok(admitted) => {
+            if protocol.welcome(admitted.welcome, &mut io.output).is_err() {
+                return None; // the client takes no packet as large as a CONNACK
+            }
+            Some(Box::new(Connection::new(Arc::clone(server), io, protocol, admitted.peer)))
+        }
+        Err(error) => {
+            tracing::debug!(%remote, %error, "refused");
+            server.refused(&error);
+            protocol.refuse(&error, &mut io.output);
+            io.finish().await;
+            None
+        }
+    }
+}
+
+/// The CONNECT. Where there is none that can be accepted, the refusal is in `io`'s output.
+async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
+    server: &Server,
+    io: &mut Io<S>,
+    seat: &Seat,
+) -> Option<(Protocol, Hello)> {
+    loop {
+        // Only a CONNECT may come first (MQTT 5.0, 3.1); what does not begin with one is not MQTT.
+        if io.untaken().first().is_some_and(|first| *first != 0x10) {
+            return None;
+        }
+        let level = header::connect_level(io.untaken());
+        match io.packet(server.packet_max) {
+            Ok(None) => {}
+            Ok(Some(packet)) => {
+                let packet = packet.to_vec();
+                return accept(level, &packet, &mut io.output);
+            }
+            Err(refused) => {
+                // MQTT 3.1.1 has no code for it. Where the level is not there yet, MQTT 5's does no harm to an older client,
+                // which is closed in any case.
+                if level.is_none_or(|level| level >= 5) {
+                    let broken = Broken::header(refused, server.packet_max);
+                    let code = match refused {
+                        header::Refused::TooLarge(_) => ConnectReasonCode::PacketTooLarge,
+                        header::Refused::Malformed => ConnectReasonCode::MalformedPacket,
+                    };
+                    protocol::refuse_5(code, &broken.message, usize::MAX, &mut io.output);
+                }
+                return None;
+            }
+        }
+        match io.moved(true).await {
+            Moved::Closed => return None,
+            Moved::Read | Moved::Flushed => seat.hold(io.held()),
+        }
+    }
+}
+
+fn accept(level: Option<u8>, packet: &[u8], output: &mut Vec<u8>) -> Option<(Protocol, Hello)> {
+    match level {
+        Some(level @ (4 | 5)) => match Protocol::accept(level, packet) {
+            Ok(accepted) => Some(accepted),
+            Err((protocol, code)) => {
+                protocol.refuse_with(code, "the CONNECT packet cannot be accepted", output);
+                None
+            }
+        },
+        Some(level) if level > 5 => {
+            let text = format!("protocol level {level} is not known, 4 (MQTT 3.1.1) and 5 are");
+            protocol::refuse_5(ConnectReasonCode::UnsupportedProtocolVersion, &text, usize::MAX, output);
+            None
+        }
+        Some(_) => {
+            protocol::refuse_3_1_1(ConnectReturnCode::UnacceptableProtocolVersion, output);
+            None
+        }
+        None => None,
+    }
+}
+
+/// A client that may be here.
+struct Admitted {
+    welcome: Welcome,
+    peer: Peer,
+}
+
+async fn admit(
+    server: &Arc<Server>,
+    protocol: &mut Protocol,
+    hello: Hello,
+    remote: SocketAddr,
+) -> Result<Admitted> {
+    check(&hello)?;
+    let token = hello.token.as_deref().ok_or_else(|| {
+        Error::unauthenticated(
+            "no token: it goes into the password, or into the user name without a password",
+        )
+    })?;
+    let changes_seen = server.changes_seen();
+    let who = server.edge.access.authenticate(token).await?;
+    let changes = server.changes.put_up(who.access.device.uid);
+    let counted = server.connect()?;
+
+    let version = protocol.version();
+    let config = &server.edge.config.mqtt;
+    let asked = Duration::from_secs(hello.expiry.into());
+    let expiry = asked.min(config.session_expiry_max);
+    let (keep_alive, silence_max) = keep_alive(version, hello.keep_alive, config.keep_alive_max);
+    let assigned = hello.client_id.is_empty().then(|| Uid::random().to_string());
+    let session = server
+        .edge
+        .sessions
+        .open(Connect {
+            device: who.access.key(),
+            client_id: assigned.clone().unwrap_or(hello.client_id),
+            protocol: version.as_str(),
+            remote: remote.to_string(),
+            clean_start: hello.clean_start,
+            expiry,
+        })
+        .await?;
+    let welcome = Welcome {
+        session_present: session.present,
+        packet_max: server.packet_max,
+        receive_max: config.receive_max,
+        expiry: (expiry != asked).then(|| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
+        keep_alive,
+        assigned_client_id: assigned,
+    };
+    let recheck = server.changes_seen() != changes_seen;
+    let peer = Peer { who, session, will: hello.will, expiry, silence_max, changes, recheck, counted };
+    Ok(Admitted { welcome, peer })
+}
+
+fn check(hello: &Hello) -> Result<()> {
+    if hello.client_id.len() > CLIENT_ID_MAX {
+        let text = format!(
+            "a client id of {} bytes is over the limit of {CLIENT_ID_MAX} bytes",
+            hello.client_id.len()
+        );
+        return Err(Error::invalid("client_id", "CLIENT_ID_INVALID", text).with_limit(CLIENT_ID_MAX));
+    }
+    if hello.client_id.is_empty() && !hello.clean_start {
+        let text = "an empty client id needs a clean start: there is no session to resume without one";
+        return Err(Error::invalid("client_id", "CLIENT_ID_INVALID", text));
+    }
+    if hello.extended_authentication {
+        return Err(Error::not_built("authentication_method", "extended authentication"));
+    }
+    Ok(())
+}
+
+/// The keep-alive that the client is told, where it is not its own, and how long it may be silent.
+fn keep_alive(version: Version, asked: u16, max: Duration) -> (Option<u16>, Duration) {
+    let own = Duration::from_secs(asked.into());
+    if asked > 0 && own <= max {
+        return (None, own * 3 / 2); // MQTT 5.0, 3.1.2.10: one and a half times
+    }
+    match version {
+        Version::V5 => (Some(u16::try_from(max.as_secs()).unwrap_or(u16::MAX)), max * 3 / 2),
+        Version::V3_1_1 => (None, max),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keep_alive_of_none_or_too_long_is_replaced_or_watched() {
+        let max = Duration::from_secs(1_200);
+        let seconds = Duration::from_secs;
+        assert_eq!(keep_alive(Version::V5, 60, max), (None, seconds(90)));
+        assert_eq!(keep_alive(Version::V3_1_1, 1_200, max), (None, seconds(1_800)));
+        assert_eq!(keep_alive(Version::V5, 0, max), (Some(1_200), seconds(1_800)));
+        assert_eq!(keep_alive(Version::V5, 1_201, max), (Some(1_200), seconds(1_800)));
+        assert_eq!(keep_alive(Version::V3_1_1, 0, max), (None, seconds(1_200)));
+        assert_eq!(keep_alive(Version::V3_1_1, 65_535, max), (None, seconds(1_200)));
+    }
+}

@@ -1,0 +1,313 @@
+//! Commands on their way down: one line for the device, and one for each child that a gateway speaks for.
+//!
+//! A line asks the queue for the oldest command that may leave (on subscribe, when the doorbell rings, and on the
+//! connection's tick), puts it on the wire, and asks again once the device acknowledged it: at most one command of a device
+//! is under way. What the queue is asked runs beside the reading of the socket, one question for each line at a time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use weir_core::{
+    DeviceId, Error, ErrorKind, Uid,
+    command::{Answer, DeviceKey},
+    port::{CommandQueue, Queued, Session, SessionEpoch},
+};
+
+use super::{protocol::Protocol, server::Server, topics};
+use crate::doorbell::{Bell, Doorbell};
+
+/// Lines of one connection: the device and 1,023 children; what a gateway of more children needs is another session.
+const LINES_MAX: usize = 1_024;
+
+/// Commands that ended while they were offered, before a question gives up until the next tick: more than a device is
+/// ever sent within one.
+const SKIPS_MAX: usize = 64;
+
+/// Above this many bytes that the client has not taken, no command leaves: two of the largest fit.
+const UNWRITTEN_MAX: usize = 256 * 1024;
+
+/// The commands of one connection.
+pub(super) struct Outbound {
+    server: Arc<Server>,
+    session: Session,
+    /// Hangs at the door of each line.
+    bell: Arc<Bell>,
+    lines: HashMap<Uid, Line>,
+    asking: FuturesUnordered<BoxFuture<'static, (Uid, Step)>>,
+    ready: VecDeque<(Uid, SessionEpoch, Queued)>,
+    /// What waits for the client's PUBACK, by packet identifier.
+    sent: HashMap<u16, Sent>,
+}
+
+/// The commands of one device.
+struct Line {
+    key: DeviceKey,
+    child: Option<DeviceId>,
+    qos: u8,
+    phase: Phase,
+    /// What the queue could not be told yet.
+    untold: Option<(Uid, Told)>,
+    /// Ask again once the question under way is answered.
+    again: bool,
+    doorbell: Doorbell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Detached,
+    Attached(SessionEpoch),
+    Asking,
+    /// A command is ready, or waits for its PUBACK.
+    Sending,
+    /// A newer session has the commands.
+    Superseded,
+}
+
+struct Sent {
+    uid: Uid,
+    epoch: SessionEpoch,
+    command: Uid,
+}
+
+/// How the device took a command.
+#[derive(Debug, Clone)]
+enum Told {
+    Delivered,
+    Refused(Answer),
+}
+
+/// What a question gave.
+enum Step {
+    Nothing(SessionEpoch),
+    Send(SessionEpoch, Box<Queued>),
+    Superseded,
+    /// The queue is away: the next tick tries again.
+    Later(Option<SessionEpoch>, Option<(Uid, Told)>),
+}
+
+impl Outbound {
+    /// `bell` is rung where a command waits for any of the lines.
+    pub(super) fn new(server: Arc<Server>, session: Session, bell: Arc<Bell>) -> Self {
+        Self {
+            server,
+            session,
+            bell,
+            lines: HashMap::new(),
+            asking: FuturesUnordered::new(),
+            ready: VecDeque::new(),
+            sent: HashMap::new(),
+        }
+    }
+
+    /// The commands of this device are wanted at `qos`, or not at all. `anew` says that it was subscribed to now, which
+    /// makes this session the newest.
+    pub(super) fn want(&mut self, key: &DeviceKey, child: Option<&DeviceId>, qos: Option<u8>, anew: bool) {
+        let Some(qos) = qos else {
+            self.lines.remove(&key.uid);
+            return;
+        };
+        let full = self.lines.len() >= LINES_MAX;
+        match self.lines.get_mut(&key.uid) {
+            Some(line) => {
+                line.qos = qos;
+                if !anew {
+                    return;
+                }
+                if matches!(line.phase, Phase::Attached(_) | Phase::Superseded) {
+                    line.phase = Phase::Detached;
+                }
+            }
+            None if full => return,
+            None => {
+                let line = Line {
+                    key: key.clone(),
+                    child: child.cloned(),
+                    qos,
+                    phase: Phase::Detached,
+                    untold: None,
+                    again: false,
+                    doorbell: self.server.edge.doorbells.put_up_at(key.uid, &self.bell),
+                };
+                self.lines.insert(key.uid, line);
+            }
+        }
+        self.ask(key.uid);
+    }
+
+    /// The children that have a line.
+    pub(super) fn children(&self) -> Vec<DeviceKey> {
+        self.lines.values().filter(|line| line.child.is_some()).map(|line| line.key.clone()).collect()
+    }
+
+    /// Asks for those devices whose bell was pressed.
+    pub(super) fn rung(&mut self) {
+        let mut pressed = Vec::new();
+        for (uid, line) in &mut self.lines {
+            let newest = line.doorbell.became_newest();
+            if newest && line.phase == Phase::Superseded {
+                line.phase = Phase::Detached;
+            }
+            if line.doorbell.was_pressed() || newest {
+                pressed.push(*uid);
+            }
+        }
+        pressed.into_iter().for_each(|uid| self.ask(uid));
+    }
+
+    /// Asks for every device: a hint may have been lost.
+    pub(super) fn tick(&mut self) {
+        let all: Vec<Uid> = self.lines.keys().copied().collect();
+        all.into_iter().for_each(|uid| self.ask(uid));
+    }
+
+    /// Asks what may leave for a device, unless something is under way.
+    pub(super) fn ask(&mut self, uid: Uid) {
+        let Some(line) = self.lines.get_mut(&uid) else { return };
+        let epoch = match line.phase {
+            Phase::Detached => None,
+            Phase::Attached(epoch) => Some(epoch),
+            Phase::Asking => {
+                line.again = true;
+                return;
+            }
+            Phase::Sending | Phase::Superseded => return,
+        };
+        let told = line.untold.take();
+        self.put(uid, epoch, told);
+    }
+
+    fn put(&mut self, uid: Uid, epoch: Option<SessionEpoch>, told: Option<(Uid, Told)>) {
+        let Some(line) = self.lines.get_mut(&uid) else { return };
+        line.phase = Phase::Asking;
+        line.again = false;
+        let question = Question {
+            queue: Arc::clone(&self.server.edge.commands),
+            key: line.key.clone(),
+            session: self.session,
+            epoch,
+            acknowledges: line.qos > 0,
+        };
+        self.asking.push(question.put(told).map(move |step| (uid, step)).boxed());
+    }
+
+    /// Whether a question is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.asking.is_empty()
+    }
+
+    /// Waits for the next answer of the queue; call only where one is under way.
+    pub(super) async fn answer(&mut self) {
+        let Some((uid, step)) = self.asking.next().await else { return };
+        let Some(line) = self.lines.get_mut(&uid) else { return };
+        match step {
+            Step::Nothing(epoch) => line.phase = Phase::Attached(epoch),
+            Step::Send(epoch, queued) => {
+                line.phase = Phase::Sending;
+                self.ready.push_back((uid, epoch, *queued));
+                return;
+            }
+            Step::Superseded => line.phase = Phase::Superseded,
+            Step::Later(epoch, untold) => {
+                line.phase = epoch.map_or(Phase::Detached, Phase::Attached);
+                line.untold = untold;
+                return;
+            }
+        }
+        if line.again {
+            self.ask(uid);
+        }
+    }
+
+    /// Puts on the wire what is ready, as far as the client takes it.
+    pub(super) fn send(&mut self, protocol: &mut Protocol, unwritten: usize, output: &mut Vec<u8>) {
+        while unwritten.max(output.len()) <= UNWRITTEN_MAX && protocol.may_publish() {
+            let Some((uid, epoch, queued)) = self.ready.pop_front() else { return };
+            // Unsubscribed meanwhile: it stays SENT, and is offered again to whoever attaches next.
+            let Some(line) = self.lines.get_mut(&uid) else { continue };
+            let request = &queued.command.request;
+            let topic = topics::request(line.child.as_ref(), request.id, &request.name);
+            match protocol.publish(&topic, &request.payload, line.qos > 0, queued.again, output) {
+                Ok(Some(packet)) => {
+                    self.sent.insert(packet, Sent { uid, epoch, command: request.id });
+                }
+                Ok(None) => line.phase = Phase::Attached(epoch),
+                Err(_) => {
+                    let text = format!(
+                        "the command is over the client's maximum packet size of {} bytes",
+                        protocol.peer_packet_max()
+                    );
+                    let refused = self.refused(text);
+                    self.put(uid, Some(epoch), Some((request.id, refused)));
+                }
+            }
+        }
+    }
+
+    /// The client acknowledged a packet of ours, or refused it and said why.
+    pub(super) fn acknowledged(&mut self, packet: u16, refused: Option<String>) {
+        let Some(Sent { uid, epoch, command }) = self.sent.remove(&packet) else { return };
+        let told = refused.map_or(Told::Delivered, |text| self.refused(text));
+        self.put(uid, Some(epoch), Some((command, told)));
+    }
+
+    fn refused(&self, error: String) -> Told {
+        let received_at = self.server.edge.clock.now();
+        Told::Refused(Answer { ok: false, payload: Bytes::from_static(b"null"), error, received_at })
+    }
+}
+
+/// One question to the queue.
+struct Question {
+    queue: Arc<dyn CommandQueue>,
+    key: DeviceKey,
+    session: Session,
+    epoch: Option<SessionEpoch>,
+    /// Whether the subscription's QoS lets the device acknowledge.
+    acknowledges: bool,
+}
+
+impl Question {
+    async fn put(mut self, mut told: Option<(Uid, Told)>) -> Step {
+        match self.ask(&mut told).await {
+            Ok((epoch, Some(queued))) => Step::Send(epoch, Box::new(queued)),
+            Ok((epoch, None)) => Step::Nothing(epoch),
+            Err(error) if error.kind() == ErrorKind::Aborted => Step::Superseded,
+            Err(error) => {
+                tracing::warn!(device = %self.key.device, %error, "the command queue cannot be asked");
+                Step::Later(self.epoch, told)
+            }
+        }
+    }
+
+    async fn ask(&mut self, told: &mut Option<(Uid, Told)>) -> Result<(SessionEpoch, Option<Queued>), Error> {
+        let epoch = match self.epoch {
+            Some(epoch) => epoch,
+            None => *self.epoch.insert(self.queue.attach(&self.key, self.session).await?),
+        };
+        match told {
+            Some((command, Told::Delivered)) => self.queue.delivered(&self.key, epoch, *command).await?,
+            Some((command, Told::Refused(answer))) => {
+                self.queue.answered(&self.key, *command, answer.clone()).await?;
+            }
+            None => {}
+        }
+        *told = None;
+        for _ in 0..SKIPS_MAX {
+            let next = match self.acknowledges {
+                true => self.queue.next(&self.key, epoch).await?,
+                false => self.queue.next_unacknowledged(&self.key, epoch).await?,
+            };
+            let Some(queued) = next else { return Ok((epoch, None)) };
+            match self.queue.sent(&self.key, epoch, queued.command.request.id).await {
+                Ok(()) => return Ok((epoch, Some(queued))),
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {} // it ended meanwhile
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((epoch, None))
+    }
+}

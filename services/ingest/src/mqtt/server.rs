@@ -1,0 +1,100 @@
+//! What all MQTT connections of this process share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use prometheus::IntCounter;
+use tokio_util::sync::CancellationToken;
+use weir_core::{Error, ErrorKind, Result};
+
+use super::unauthenticated::Unauthenticated;
+use crate::{doorbell::Doorbells, edge::Edge};
+
+/// The label of every metric here.
+const PROTOCOL: &str = "mqtt";
+
+/// What all MQTT connections of this process share.
+pub(super) struct Server {
+    pub(super) edge: Arc<Edge>,
+    pub(super) unauthenticated: Arc<Unauthenticated>,
+    /// Rung where a device may have lost its access.
+    pub(super) changes: Arc<Doorbells>,
+    /// How many changes were seen: a connection that opens while one comes in asks again.
+    changes_seen: AtomicU64,
+    connected: AtomicUsize,
+    connections_max: usize,
+    pub(super) packet_max: usize,
+    pub(super) command_payload_max: usize,
+    readings: IntCounter,
+    pub(super) stop: CancellationToken,
+}
+
+/// One authenticated connection, counted until dropped.
+pub(super) struct Connected(Arc<Server>);
+
+impl Server {
+    pub(super) fn new(edge: Arc<Edge>, stop: CancellationToken) -> Arc<Self> {
+        let limits = &edge.config.limits;
+        let bytes = |size: weir_config::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            unauthenticated: Unauthenticated::new(bytes(limits.unauthenticated_buffers)),
+            changes: Arc::default(),
+            changes_seen: AtomicU64::new(0),
+            connected: AtomicUsize::new(0),
+            connections_max: limits.connections,
+            packet_max: bytes(limits.packet),
+            command_payload_max: bytes(limits.command_payload),
+            readings: edge.metrics.readings.with_label_values(&[PROTOCOL]),
+            edge,
+            stop,
+        })
+    }
+
+    /// Counts an authenticated connection.
+    ///
+    /// # Errors
+    /// `CONNECTIONS_LIMIT` at the bound.
+    pub(super) fn connect(self: &Arc<Self>) -> Result<Connected> {
+        let max = self.connections_max;
+        if self.connected.fetch_add(1, Ordering::AcqRel) >= max {
+            self.connected.fetch_sub(1, Ordering::AcqRel);
+            return Err(Error::new(
+                ErrorKind::ResourceExhausted,
+                "CONNECTIONS_LIMIT",
+                format!("the limit of {max} open connections is reached"),
+            )
+            .with_limit(max));
+        }
+        self.edge.metrics.connections.with_label_values(&[PROTOCOL]).inc();
+        Ok(Connected(Arc::clone(self)))
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&self, error: &Error) {
+        self.edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+    }
+
+    /// Counts readings that the log has.
+    pub(super) fn accepted(&self, readings: u64) {
+        self.readings.inc_by(readings);
+    }
+
+    /// Counts a change; see [`Server::changes_seen`].
+    pub(super) fn saw_change(&self) {
+        self.changes_seen.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Differs from what it was before wherever a change came in between.
+    pub(super) fn changes_seen(&self) -> u64 {
+        self.changes_seen.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::AcqRel);
+        self.0.edge.metrics.connections.with_label_values(&[PROTOCOL]).dec();
+    }
+}
