@@ -23,7 +23,7 @@ async fn a_second_opener_is_told_which_directory_is_in_use_until_the_first_is_go
 #[tokio::test]
 async fn a_directory_of_another_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    put(&*open(dir.path()).unwrap(), "k", "v").await.unwrap();
+    put(&open(dir.path()).unwrap(), "k", "v").await.unwrap();
     let ours = fs::read_to_string(dir.path().join("version")).unwrap();
     fs::write(dir.path().join("version"), "weir-store 2\n").unwrap();
     let error = open(dir.path()).err().unwrap();
@@ -32,20 +32,20 @@ async fn a_directory_of_another_version_is_refused_and_left_alone() {
     fs::remove_file(dir.path().join("version")).unwrap();
     assert_eq!(open(dir.path()).err().unwrap().reason(), "DATA_DIR_VERSION");
     fs::write(dir.path().join("version"), ours).unwrap();
-    assert_eq!(value(&*open(dir.path()).unwrap(), b"k").await.unwrap(), "v");
+    assert_eq!(value(&open(dir.path()).unwrap(), b"k").await.unwrap(), "v");
 }
 
 #[tokio::test]
 async fn a_database_whose_making_was_cut_short_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
-    put(&*open(dir.path()).unwrap(), "k", "v").await.unwrap();
+    put(&open(dir.path()).unwrap(), "k", "v").await.unwrap();
     fs::write(dir.path().join("version"), "weir-store 1 creating\n").unwrap();
     fs::remove_file(dir.path().join("db/version")).unwrap();
     let store = open(dir.path()).unwrap();
     assert_eq!(value(&store, b"k").await, None);
     put(&store, "k", "v").await.unwrap();
     drop(store);
-    assert_eq!(value(&*open(dir.path()).unwrap(), b"k").await.unwrap(), "v");
+    assert_eq!(value(&open(dir.path()).unwrap(), b"k").await.unwrap(), "v");
 }
 
 #[tokio::test]
@@ -67,5 +67,5 @@ async fn reopening_keeps_everything_and_gives_no_version_twice() {
     versions.sort_unstable();
     versions.dedup();
     assert_eq!(versions.len(), count, "{versions:?}");
-    assert_eq!(value(&*open(dir.path()).unwrap(), b"gone").await, None);
+    assert_eq!(value(&open(dir.path()).unwrap(), b"gone").await, None);
 }
