@@ -7,6 +7,30 @@
 //! [`DeviceState`] holds what the rules of one device remember and turns each [`weir_core::port::RuleRow`] into
 //! [`Transition`]s. A `DeviceState` goes to bytes and back for checkpoints and continues exactly where it stood.
 //!
+//! ```
+//! # use std::{sync::Arc, time::Duration};
+//! # use weir_core::{DeviceId, Partition, Position, Stream, TenantId, Timestamp, Uid, Value, device::Device, port::RuleRow};
+//! # let device = Device { tenant: TenantId::new("default")?, id: DeviceId::new("room-1")?, uid: Uid::from_u128(7),
+//! #     profile: "default".into(), labels: Default::default(), attributes: Default::default(), enabled: true,
+//! #     gateway: false, created_at: Timestamp::default(), updated_at: Timestamp::default() };
+//! # let row = |n: u64, ts: i64, co2: f64| RuleRow {
+//! #     position: Position { stream: Stream::Readings, generation: 1, sequence: n, index: 0, partition: Partition(0) },
+//! #     ts: Timestamp::from_micros(ts * 1_000_000), received_at: Timestamp::from_micros(ts * 1_000_000),
+//! #     values: vec![("CO2".into(), Value::Double(co2))] };
+//! use weir_rules::{Compiled, DeviceState, Rule, RuleSet, TransitionKind};
+//!
+//! let mut rule = Rule::new("co2-high".parse()?, Uid::random(), "CO2 > 1000 && avg(CO2, \"5m\") > 900");
+//! rule.for_duration = Duration::from_secs(60);
+//! let rules = RuleSet::selecting(&[Arc::new(Compiled::new(&rule, None)?)], &device);
+//!
+//! let mut state = DeviceState::default();
+//! assert!(state.apply(&rules, &device, &row(1, 0, 1_200.0)).is_empty()); // pending
+//! let mut state = DeviceState::from_bytes(&state.to_bytes()?)?; // a restart
+//! let raised = state.apply(&rules, &device, &row(2, 60, 1_300.0));
+//! assert_eq!((raised.len(), raised[0].kind), (1, TransitionKind::Raised));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What a condition may say
 //!
 //! CEL's syntax with a closed list of names, all checked when the rule is written (see [`Problem`]):

@@ -17,6 +17,8 @@ pub(crate) const SOURCE_MAX: usize = 4_096;
 const BRACKETS_MAX: usize = 128;
 /// Most `?:`, for the same reason.
 const CONDITIONALS_MAX: usize = 64;
+/// The parser's own limit, for the same reason.
+const NESTING_MAX: u16 = 96;
 /// Most nodes of a tree, so that its depth, and what one evaluation costs, is bounded.
 const NODES_MAX: u64 = 512;
 /// Twice what [`BRACKETS_MAX`] levels need in a debug build; only what is used is ever resident.
@@ -36,7 +38,7 @@ pub(crate) fn parse<'a>(field: &'a str, text: &'a str) -> Result<(IdedExpr, Sour
     let parsed = std::thread::Builder::new()
         .name("rule-parser".to_owned())
         .stack_size(STACK)
-        .spawn(move || Parser::new().parse_with_source_info(&owned))
+        .spawn(move || Parser::new().max_recursion_depth(NESTING_MAX).parse_with_source_info(&owned))
         .map_err(|error| Problem::of(field, format!("cannot start a parser: {error}")))?
         .join()
         .map_err(|_| Problem::of(field, "the parser failed on this expression"))?;
@@ -78,6 +80,10 @@ fn syntax_problem(field: &str, text: &str, errors: &[ParseError]) -> Problem {
     else {
         return Problem::of(field, "this is not an expression");
     };
+    if error.msg.contains("Recursion limit") {
+        let text = format!("an expression may be nested at most {NESTING_MAX} levels deep");
+        return Problem::of(field, text).limit(NESTING_MAX);
+    }
     let line = usize::try_from(error.pos.0).unwrap_or(1).max(1);
     let column = usize::try_from(error.pos.1).unwrap_or(1).max(1);
     let line_text = text.lines().nth(line - 1).unwrap_or_default();

@@ -12,6 +12,10 @@ impl Checker<'_> {
     pub(super) fn num(&mut self, expr: &IdedExpr) -> Option<Num> {
         match &expr.expr {
             Expr::Literal(literal) => match number(literal) {
+                Some(value) if !value.is_finite() => {
+                    let problem = self.source.at(expr, "this number is larger than a double can be");
+                    self.refuse(problem.limit(f64::MAX))
+                }
                 Some(value) => Some(Num::Const(value)),
                 None => self.mismatch(expr, Kind::Num),
             },

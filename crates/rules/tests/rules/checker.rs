@@ -155,18 +155,25 @@ fn every_bound_is_named_with_its_number() {
 }
 
 #[test]
-fn the_deepest_expression_that_is_accepted_needs_no_deep_stack() {
-    let nested = "(".repeat(128) + "temp > 1" + &")".repeat(128);
-    let chain = vec!["temp"; 200].join("+") + " > 1";
-    let small = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
-        [nested, chain].iter().all(|condition| {
-            Compiled::new(&rule(condition), None).is_err_and(|p| {
-                // The parser's own limit of 96 levels may speak first.
-                p.to_string().contains("recursion")
-            }) || Compiled::new(&rule(condition), None).is_ok()
-        })
+fn no_expression_overflows_a_stack() {
+    let nests =
+        [("(", "temp > 1", ")"), ("[", "1", "]"), ("f(", "1", ")"), ("{1: ", "1", "}"), ("a[", "1", "]")];
+    let mut hostile: Vec<String> =
+        nests.iter().map(|(open, inner, close)| open.repeat(128) + inner + &close.repeat(128)).collect();
+    hostile.push("(temp > 1 ? ".repeat(64) + "true" + &" : true)".repeat(64));
+    hostile.push("temp > 1 ? true : ".repeat(64) + "true");
+    hostile.push(vec!["temp"; 800].join("+") + " > 1");
+    hostile.push("!".repeat(2_000) + "(temp > 1)");
+    hostile.push("temp".to_owned() + &".a".repeat(2_000));
+    // The smallest stack that a thread of a server has.
+    let checked = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
+        let check = |text: &String| Compiled::new(&rule(text), None).map_err(|problems| problems.to_string());
+        hostile.iter().map(|text| check(text).err().unwrap_or_default()).collect::<Vec<_>>()
     });
-    assert!(small.unwrap().join().unwrap());
+    let told = checked.unwrap().join().unwrap();
+    assert!(told[0].contains("at most 96 levels"), "{told:?}");
+    assert!(told[7].contains("512 parts"), "{told:?}");
+    assert_eq!(told[8], "");
 }
 
 #[test]
