@@ -1,6 +1,9 @@
 //! Building a frame, message by message.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use weir_core::{DeviceId, Error, ErrorKind, Message, Reading, Result, TenantId, Uid, Value};
@@ -10,6 +13,9 @@ use crate::{
     wire::{self, ENTRY, HEADER, MAGIC, VERSION, put_varint},
 };
 
+/// Shapes that are compared before the maps are asked: as many kinds of devices as often take turns.
+const RECENT_MAX: usize = 4;
+
 /// Builds one frame. Push until [`Encoder::is_full`] or nothing waits, then [`Encoder::finish`].
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -18,13 +24,19 @@ pub struct Encoder {
     device_of: HashMap<Uid, u32>,
     name_of: HashMap<Arc<str>, u32>,
     shape_of: HashMap<Vec<u32>, u32>,
-    /// The shape of the last reading: most readings have the shape of the one before, which spares the maps.
-    last_names: Vec<(Arc<str>, u8)>,
-    last_shape: Option<u32>,
+    /// The shapes met last, newest first: most readings have one of them, which spares the maps.
+    recent: VecDeque<Recent>,
     fields: Vec<u32>,
     messages: u32,
     readings: u32,
     columns: Columns,
+}
+
+/// A shape by its metrics and their type tags.
+#[derive(Debug)]
+struct Recent {
+    fields: Vec<(Arc<str>, u8)>,
+    shape: u32,
 }
 
 /// One byte vector for each section of [`section`].
@@ -212,18 +224,14 @@ impl Encoder {
 
     fn shape(&mut self, reading: &Reading) -> u32 {
         let tag = |value: &Value| wire::type_tag(value.value_type());
-        if let Some(last) = self.last_shape
-            && self.last_names.len() == reading.values.len()
-            && self
-                .last_names
-                .iter()
-                .zip(&reading.values)
-                .all(|(last, (name, value))| last.1 == tag(value) && last.0 == *name)
-        {
-            return last;
+        let same = |recent: &&Recent| {
+            let mut pairs = recent.fields.iter().zip(&reading.values);
+            recent.fields.len() == reading.values.len()
+                && pairs.all(|((known, known_tag), (name, value))| *known_tag == tag(value) && known == name)
+        };
+        if let Some(recent) = self.recent.iter().find(same) {
+            return recent.shape;
         }
-        self.last_names.clear();
-        self.last_names.extend(reading.values.iter().map(|(name, value)| (Arc::clone(name), tag(value))));
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         for (name, value) in &reading.values {
@@ -239,7 +247,9 @@ impl Encoder {
             shape
         });
         self.fields = fields;
-        self.last_shape = Some(shape);
+        self.recent.truncate(RECENT_MAX - 1);
+        let fields = reading.values.iter().map(|(name, value)| (Arc::clone(name), tag(value))).collect();
+        self.recent.push_front(Recent { fields, shape });
         shape
     }
 
