@@ -1,0 +1,270 @@
+//! The service: its owners, its readers, and their orderly end.
+
+use std::{sync::Arc, thread::available_parallelism, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_core::{
+    Clock, Partition, Position, Result, Stream,
+    port::{
+        Log, Records, Registry, RuleRow, RuleRows, RuleScan, ScanOrder, SeriesKey, Signals, TelemetryReader,
+        TelemetryStore,
+    },
+};
+use weir_frame::row::RowView;
+
+use crate::{
+    Config,
+    marks::{Marks, WAIT_MAX},
+    metrics::Metrics,
+    query::{
+        Admission, AggregateRequest, Aggregates, Devices, Latest, PageToken, Point, PointRequest, Points,
+        Wants, resolve,
+    },
+    read::{Range, Reader, Rows},
+    tail::{FanOut, Sources, Tail, TailRequest},
+    writer::{Engines, Health, Owner, READER, Shared, claim_all},
+};
+
+/// How long an owner may take to record its last progress before its task is left to end by itself.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Writes what the log has, and answers questions about it.
+pub struct Service {
+    pub(crate) config: Config,
+    pub(crate) registry: Arc<dyn Registry>,
+    signals: Arc<dyn Signals>,
+    shared: Arc<Shared>,
+    queries: Arc<Admission>,
+    tails: Arc<Admission>,
+    owners: TaskTracker,
+    /// Ends every stream of answers.
+    pub(crate) closing: CancellationToken,
+}
+
+/// How far storage is behind the log in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The partition.
+    pub partition: Partition,
+    /// Everything up to this sequence of the stream can be read.
+    pub written: u64,
+    /// Frames of the stream, of whatever partition, that are not yet looked at.
+    pub frames: u64,
+}
+
+impl Service {
+    /// Claims every partition, and starts an owner for each.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` (`PARTITIONS_CHANGED`) for another partition count than the recorded one; those of store and
+    /// log.
+    #[allow(clippy::too_many_arguments)] // the ports that it stands on, each once
+    pub async fn start(
+        config: Config,
+        log: Arc<dyn Log>,
+        records: Arc<dyn Records>,
+        telemetry: Arc<dyn TelemetryStore>,
+        signals: Arc<dyn Signals>,
+        registry: Arc<dyn Registry>,
+        clock: Arc<dyn Clock>,
+        metrics: &prometheus::Registry,
+    ) -> Result<Arc<Self>> {
+        let metrics = Arc::new(Metrics::new(metrics)?);
+        let engines = Engines {
+            log: &*log,
+            records: &records,
+            store: &*telemetry,
+            metrics: &metrics,
+            partitions: config.partitions,
+        };
+        let (claimed, generations) = claim_all(&engines).await?;
+        let marks = Arc::new(Marks::new(generations, claimed.iter().map(|claimed| claimed.mark())));
+        let shared = Arc::new(Shared {
+            config: config.writer.clone(),
+            fan_out: FanOut::new(config.query.tail_buffer.as_usize(), Arc::clone(&metrics)),
+            // One core has nothing to gain from a second batch, but another partition should not wait for its write.
+            slots: Semaphore::new(available_parallelism().map_or(2, |cores| cores.get().max(2))),
+            stop: CancellationToken::new(),
+            health: Health::default(),
+            store: telemetry,
+            log,
+            records,
+            marks,
+            metrics,
+        });
+        let owners = TaskTracker::new();
+        for (partition, claimed) in (0..).map(Partition).zip(claimed) {
+            owners.spawn(Owner::new(Arc::clone(&shared), partition).run(claimed));
+        }
+        owners.close();
+        Ok(Arc::new(Self {
+            queries: Admission::new("queries", config.query.queries_per_tenant),
+            tails: Admission::new("live tails", config.query.tails_per_tenant),
+            closing: CancellationToken::new(),
+            config,
+            registry,
+            signals,
+            shared,
+            owners,
+        }))
+    }
+
+    /// How far each partition is behind the log.
+    ///
+    /// # Errors
+    /// `Unavailable` of the log.
+    pub async fn lag(&self) -> Result<Vec<PartitionLag>> {
+        let end = self.shared.log.bounds(Stream::Readings).await?.last;
+        let marks = self.shared.marks.all();
+        let lag = (0..).map(Partition).zip(marks).map(|(partition, mark)| PartitionLag {
+            partition,
+            written: mark.sequence,
+            frames: end.saturating_sub(mark.sequence),
+        });
+        Ok(lag.collect())
+    }
+
+    pub(crate) async fn query(
+        &self,
+        request: PointRequest,
+        min_positions: &[Position],
+        deadline: Option<Instant>,
+    ) -> Result<Points> {
+        let permit = self.queries.enter(&request.tenant)?;
+        let reader = self.reader("query");
+        self.shared.marks.wait(min_positions, deadline).await?;
+        let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
+        Points::new(reader, request, devices, permit)
+    }
+
+    pub(crate) async fn aggregate(
+        &self,
+        request: AggregateRequest,
+        min_positions: &[Position],
+        deadline: Option<Instant>,
+    ) -> Result<Aggregates> {
+        request.check()?;
+        let permit = self.queries.enter(&request.tenant)?;
+        let reader = self.reader("aggregate");
+        self.shared.marks.wait(min_positions, deadline).await?;
+        let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
+        Aggregates::new(reader, request, devices, self.config.query.aggregate_memory.as_usize(), permit)
+    }
+
+    pub(crate) async fn latest(
+        &self,
+        request: LatestRequest,
+        min_positions: &[Position],
+        deadline: Option<Instant>,
+    ) -> Result<(Vec<Point>, Option<PageToken>)> {
+        let _permit = self.queries.enter(&request.tenant)?;
+        let reader = self.reader("latest");
+        self.shared.marks.wait(min_positions, deadline).await?;
+        let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
+        Latest::new(reader, devices, request.wants, request.after).page(request.page_size).await
+    }
+
+    pub(crate) async fn tail(&self, request: TailRequest) -> Result<Tail> {
+        let permit = self.tails.enter(&request.tenant)?;
+        let reader = self.reader("tail");
+        let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
+        let snapshot = Latest::new(reader, devices, request.wants.clone(), None);
+        let sources = Sources {
+            log: Arc::clone(&self.shared.log),
+            registry: Arc::clone(&self.registry),
+            signals: Arc::clone(&self.signals),
+            marks: Arc::clone(&self.shared.marks),
+            fan_out: Arc::clone(&self.shared.fan_out),
+        };
+        Tail::open(sources, request, snapshot, permit).await
+    }
+
+    fn reader(&self, method: &str) -> Reader {
+        self.shared.metrics.queries.with_label_values(&[method]).inc();
+        Reader::metered(Arc::clone(&self.shared.store), &self.shared.metrics)
+    }
+}
+
+/// Asks for newest values.
+pub(crate) struct LatestRequest {
+    pub(crate) tenant: weir_core::TenantId,
+    pub(crate) devices: Devices,
+    pub(crate) wants: Wants,
+    pub(crate) page_size: usize,
+    pub(crate) after: Option<PageToken>,
+}
+
+/// Rows for rules. A value that is not late has a ts that no lower position exceeds, so among the rows that have such a
+/// value the order of (ts, position) is the order of positions: no sort is needed, however long the range.
+#[async_trait]
+impl TelemetryReader for Service {
+    async fn scan_for_rules(&self, scan: RuleScan) -> Result<RuleRows> {
+        let marks = &self.shared.marks;
+        // What a lost position would have brought is not coming; what the store has of it is all there is.
+        if let Some(through) =
+            scan.through.filter(|through| marks.holds(through.generation, through.sequence))
+        {
+            marks.wait(&[through], Some(Instant::now() + WAIT_MAX)).await?;
+        }
+        let range = Range {
+            series: SeriesKey { tenant: scan.tenant.clone(), uid: scan.uid },
+            from: scan.from,
+            to: scan.to,
+            order: ScanOrder::Ascending,
+        };
+        let rows = Rows::new(self.reader("rules"), range);
+        let stream = stream::try_unfold((rows, scan), |(mut rows, scan)| async move {
+            Ok(next_for_rules(&mut rows, &scan).await?.map(|row| (row, (rows, scan))))
+        });
+        Ok(stream.boxed())
+    }
+}
+
+async fn next_for_rules(rows: &mut Rows, scan: &RuleScan) -> Result<Option<RuleRow>> {
+    while let Some(row) = rows.next().await? {
+        let position = row.position;
+        let view = RowView::parse(&row.body)?;
+        let mut values = Vec::with_capacity(view.len().min(256));
+        for field in view.fields() {
+            let field = field?;
+            if !field.late {
+                values.push((Arc::from(field.metric), field.value.to_value()));
+            }
+        }
+        if values.is_empty() || scan.after.is_some_and(|after| position <= after) {
+            continue;
+        }
+        if scan.through.is_some_and(|through| position > through) {
+            return Ok(None);
+        }
+        return Ok(Some(RuleRow { position, ts: row.ts, received_at: view.received_at, values }));
+    }
+    Ok(None)
+}
+
+#[async_trait]
+impl weir_runtime::Service for Service {
+    fn name(&self) -> &'static str {
+        READER
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.shared.health.ready()
+    }
+
+    async fn stop_intake(&self) {
+        self.closing.cancel();
+    }
+
+    async fn drain(&self) {
+        self.shared.stop.cancel();
+        if tokio::time::timeout(DRAIN_MAX, self.owners.wait()).await.is_err() {
+            tracing::warn!(
+                "some owners of storage did not end in time; their frames are read again at the next start"
+            );
+        }
+    }
+}
