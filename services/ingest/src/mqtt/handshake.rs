@@ -16,9 +16,8 @@ use super::{
     packets::{Hello, Version},
     protocol::{self, Broken, Protocol, Welcome},
     server::Server,
-    unauthenticated::Seat,
 };
-use crate::sessions::Connect;
+use crate::{sessions::Connect, unauthenticated::Seat};
 
 /// The longest client id, in bytes: a device id's length.
 const CLIENT_ID_MAX: usize = 128;

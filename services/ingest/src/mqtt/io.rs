@@ -144,19 +144,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
     pub(super) async fn finish(mut self) {
         self.input = Vec::new();
         self.taken = 0;
+        let mut said_all = self.unwritten() == 0;
+        let mut thrown = 0;
         let _ = timeout(LINGER, async {
-            while self.unwritten() > 0 {
-                if matches!(self.moved(false).await, Moved::Closed) {
+            loop {
+                if std::mem::take(&mut said_all) && self.stream.shutdown().await.is_err() {
                     return;
                 }
-            }
-            if self.stream.shutdown().await.is_err() {
-                return;
-            }
-            let mut thrown = 0;
-            while thrown < LINGER_BYTES && matches!(poll_fn(|cx| self.poll_fill(cx)).await, Ok(true)) {
-                thrown += self.input.len();
-                self.input.clear();
+                match self.moved(true).await {
+                    Moved::Flushed => said_all = true,
+                    Moved::Read => {
+                        thrown += self.input.len();
+                        self.input.clear();
+                    }
+                    Moved::Closed => return,
+                }
+                if thrown >= LINGER_BYTES {
+                    return;
+                }
             }
         })
         .await;

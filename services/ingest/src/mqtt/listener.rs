@@ -34,7 +34,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, stop: Cancella
             }
             Err(error) => {
                 tracing::warn!(%error, "mqtt listener cannot accept");
-                server.unauthenticated.evict_oldest();
+                server.edge.unauthenticated.evict_oldest();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -46,7 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<Edge>, stop: Cancella
 
 /// One socket. Its seat is taken before its task first runs, so that a flood of sockets is bounded as it comes in.
 fn connection(server: Arc<Server>, stream: TcpStream, remote: SocketAddr) -> impl Future<Output = ()> {
-    let seat = server.unauthenticated.enter();
+    let seat = server.edge.unauthenticated.enter();
     // Acknowledgements are small and written together: waiting for more would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");

@@ -37,6 +37,5 @@ mod reason;
 mod server;
 mod subscribe;
 mod topics;
-mod unauthenticated;
 
 pub(crate) use listener::serve;

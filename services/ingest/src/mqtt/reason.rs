@@ -43,7 +43,11 @@ const fn codes(kind: ErrorKind) -> Codes {
         Kind::ResourceExhausted => {
             (Publish::QuotaExceeded, Connect::QuotaExceeded, Return::ServerUnavailable, false)
         }
-        Kind::AlreadyExists | Kind::FailedPrecondition | Kind::Unimplemented => (
+        // A disabled device or child.
+        Kind::FailedPrecondition => {
+            (Publish::ImplementationSpecificError, Connect::NotAuthorized, Return::NotAuthorized, true)
+        }
+        Kind::AlreadyExists | Kind::Unimplemented => (
             Publish::ImplementationSpecificError,
             Connect::ImplementationSpecificError,
             Return::ServerUnavailable,

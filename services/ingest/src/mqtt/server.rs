@@ -9,7 +9,7 @@ use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, ErrorKind, Result};
 
-use super::unauthenticated::Unauthenticated;
+
 use crate::{doorbell::Doorbells, edge::Edge};
 
 /// The label of every metric here.
@@ -18,7 +18,6 @@ const PROTOCOL: &str = "mqtt";
 /// What all MQTT connections of this process share.
 pub(super) struct Server {
     pub(super) edge: Arc<Edge>,
-    pub(super) unauthenticated: Arc<Unauthenticated>,
     /// Rung where a device may have lost its access.
     pub(super) changes: Arc<Doorbells>,
     /// How many changes were seen: a connection that opens while one comes in asks again.
@@ -39,7 +38,6 @@ impl Server {
         let limits = &edge.config.limits;
         let bytes = |size: weir_config::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
         Arc::new(Self {
-            unauthenticated: Unauthenticated::new(bytes(limits.unauthenticated_buffers)),
             changes: Arc::default(),
             changes_seen: AtomicU64::new(0),
             connected: AtomicUsize::new(0),

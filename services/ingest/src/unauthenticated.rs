@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 /// What a connection costs before its first byte: its task, its socket's registration and its seat. Counted, so that
 /// connections that send nothing are bounded by the same budget: 16 MiB hold about 5,400 of them.
-pub(super) const SEAT_BYTES: usize = 3_072;
+pub(crate) const SEAT_BYTES: usize = 3_072;
 
 /// The connections that have not authenticated yet.
-pub(super) struct Unauthenticated {
+pub(crate) struct Unauthenticated {
     bytes_max: usize,
     seats: Mutex<Seats>,
 }
@@ -29,7 +29,7 @@ struct Taken {
 }
 
 /// The place of one connection; given back when dropped.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     number: u64,
     evicted: Arc<Notify>,
     of: Arc<Unauthenticated>,
@@ -37,12 +37,12 @@ pub(super) struct Seat {
 
 impl Unauthenticated {
     /// With `bytes_max` for all connections.
-    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self { bytes_max, seats: Mutex::default() })
     }
 
     /// A place for a new connection; the oldest ones make room.
-    pub(super) fn enter(self: &Arc<Self>) -> Seat {
+    pub(crate) fn enter(self: &Arc<Self>) -> Seat {
         let evicted = Arc::new(Notify::new());
         let mut seats = self.seats.lock();
         let number = seats.next;
@@ -54,7 +54,7 @@ impl Unauthenticated {
     }
 
     /// Closes the oldest, for a process that has run out of something else (file descriptors).
-    pub(super) fn evict_oldest(&self) {
+    pub(crate) fn evict_oldest(&self) {
         self.seats.lock().evict_oldest();
     }
 }
@@ -74,7 +74,7 @@ impl Seats {
 
 impl Seat {
     /// Its buffers are `buffers` bytes large now. The oldest connections make room, possibly this one.
-    pub(super) fn hold(&self, buffers: usize) {
+    pub(crate) fn hold(&self, buffers: usize) {
         let mut seats = self.of.seats.lock();
         let Some(taken) = seats.taken.get_mut(&self.number) else { return };
         let before = std::mem::replace(&mut taken.bytes, SEAT_BYTES + buffers);
@@ -83,7 +83,7 @@ impl Seat {
     }
 
     /// Returns when this connection must make room.
-    pub(super) async fn evicted(&self) {
+    pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }
