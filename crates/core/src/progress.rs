@@ -232,6 +232,23 @@ pub async fn all_progress(
     Ok(found)
 }
 
+/// What the owner of a partition recorded beside its progress ([`Claim::advance`]), for whoever only reads it: a page
+/// without the progress itself.
+///
+/// # Errors
+/// `Unavailable` of the store.
+pub async fn beside(
+    records: &dyn Records,
+    reader: &str,
+    stream: Stream,
+    partition: Partition,
+    range: crate::port::KeyRange,
+    limit: usize,
+) -> Result<Vec<Stored>> {
+    let found = records.scan(PROGRESS, &place(reader, stream, partition), range, limit).await?;
+    Ok(found.into_iter().filter(|stored| stored.key != PROGRESS_KEY).collect())
+}
+
 /// One entry of a stream's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
