@@ -37,8 +37,6 @@ pub(crate) struct DeviceAccess {
 #[derive(Clone)]
 pub(crate) struct Authenticated {
     pub(crate) access: DeviceAccess,
-    /// The public id of the credential.
-    pub(crate) credential: Arc<str>,
     /// What it showed, to be shown again by [`Access::recheck`].
     pub(crate) token: Arc<str>,
 }
@@ -50,17 +48,21 @@ pub(crate) enum Change {
     Device(TenantId, Uid),
     /// Whatever it was, this tenant's.
     Tenant(TenantId),
+    /// This API token.
+    Token(String),
     /// Hints may have been lost.
     Unknown,
 }
 
 impl Change {
-    /// Whether it may be about this device.
-    pub(crate) fn concerns(&self, device: &Device) -> bool {
-        match self {
-            Self::Device(tenant, uid) => *tenant == device.tenant && *uid == device.uid,
-            Self::Tenant(tenant) => *tenant == device.tenant,
-            Self::Unknown => true,
+    /// Whether this caller may have lost its access.
+    pub(crate) fn concerns_principal(&self, who: &Principal) -> bool {
+        match (self, who) {
+            (Self::Unknown, _) => true,
+            (Self::Tenant(tenant), who) => who.tenant().is_ok_and(|of| of == tenant),
+            (Self::Device(_, uid), Principal::Device { uid: own, .. }) => uid == own,
+            (Self::Token(token), Principal::Token { id, .. }) => token == id,
+            (Self::Device(..) | Self::Token(_), _) => false,
         }
     }
 }
@@ -91,17 +93,44 @@ impl Access {
     /// `Unauthenticated` for a bad one; `PermissionDenied` for an API token or a disabled device; `Unavailable`.
     pub(crate) async fn authenticate(&self, token: &str) -> Result<Authenticated> {
         match self.registry.authenticate(token).await? {
-            Principal::Device { tenant, device, uid, credential } => {
-                let access = self.device(&tenant, &device).await?;
-                // The id may have been given to a new device since it was cached.
-                let access = if access.device.uid == uid { access } else { self.fetch(&tenant, &device).await? };
-                check_enabled(&access.device)?;
-                Ok(Authenticated { access, credential: credential.into(), token: token.into() })
+            Principal::Device { tenant, device, uid, .. } => {
+                let access = self.own(&tenant, &device, uid).await?;
+                Ok(Authenticated { access, token: token.into() })
             }
             Principal::Token { .. } => Err(Error::permission_denied(
                 "this is an API token; a device connects with its own credential (wd_…)",
             )),
         }
+    }
+
+    /// The caller of a request that carries `authorization: Bearer …`.
+    ///
+    /// # Errors
+    /// As the registry's `authenticate`.
+    pub(crate) async fn authenticate_headers(&self, headers: &http::HeaderMap) -> Result<Principal> {
+        weir_grpc::auth::authenticate(&*self.registry, headers).await
+    }
+
+    /// The device that a principal is.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it is disabled; `NotFound`, `Unavailable`.
+    pub(crate) async fn own(&self, tenant: &TenantId, device: &DeviceId, uid: Uid) -> Result<DeviceAccess> {
+        let access = self.device(tenant, device).await?;
+        // The id may have been given to a new device since it was cached.
+        let access = if access.device.uid == uid { access } else { self.fetch(tenant, device).await? };
+        check_enabled(&access.device)?;
+        Ok(access)
+    }
+
+    /// A device that may publish.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` where it is disabled; `Unavailable`.
+    pub(crate) async fn enabled(&self, tenant: &TenantId, device: &DeviceId) -> Result<DeviceAccess> {
+        let access = self.device(tenant, device).await?;
+        check_enabled(&access.device)?;
+        Ok(access)
     }
 
     /// Asks the registry again, past every cache: an error other than `Unavailable` says that the connection must end.
@@ -145,9 +174,7 @@ impl Access {
                 ),
             ));
         }
-        let child = self.device(tenant, &DeviceId::new(child)?).await?;
-        check_enabled(&child.device)?;
-        Ok(child)
+        self.enabled(tenant, &DeviceId::new(child)?).await
     }
 
     /// What changes from now on. A receiver that lags has lost hints: take it for [`Change::Unknown`].
@@ -205,9 +232,8 @@ impl Access {
                 self.forget(|_, _| true);
                 Change::Unknown
             }
-            Some(
-                Signal::TokenRevoked { .. } | Signal::CommandWaiting { .. } | Signal::RulesChanged { .. },
-            ) => return,
+            Some(Signal::TokenRevoked { token }) => Change::Token(token),
+            Some(Signal::CommandWaiting { .. } | Signal::RulesChanged { .. }) => return,
         };
         drop(self.changes.send(change)); // nobody may be listening
     }
@@ -250,11 +276,7 @@ impl DeviceAccess {
 
     /// As the key of its commands.
     pub(crate) fn key(&self) -> DeviceKey {
-        DeviceKey {
-            tenant: self.device.tenant.clone(),
-            device: self.device.id.clone(),
-            uid: self.device.uid,
-        }
+        DeviceKey { tenant: self.device.tenant.clone(), device: self.device.id.clone(), uid: self.device.uid }
     }
 
     /// Its message.

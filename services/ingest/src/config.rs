@@ -5,11 +5,15 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weir_config::ByteSize;
+use weir_core::{Error, Result};
 
 /// The device edge.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// `log.partitions`, filled in by whoever starts the service.
+    #[serde(skip)]
+    pub partitions: u16,
     /// What one message, reading or connection may be.
     pub limits: Limits,
     /// How messages wait for the log.
@@ -21,6 +25,57 @@ pub struct Config {
     /// Payloads that were refused over MQTT 3.1.1.
     pub dead_letters: DeadLettersConfig,
 }
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            partitions: 16, // as `log.partitions`
+            limits: Limits::default(),
+            intake: IntakeConfig::default(),
+            mqtt: MqttConfig::default(),
+            http: HttpConfig::default(),
+            dead_letters: DeadLettersConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what no type can say.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` that names the key and its bounds.
+    pub(crate) fn check(&self) -> Result<()> {
+        let limits = &self.limits;
+        let bounds = [
+            ("ingest.limits.packet", limits.packet.0, 1, PACKET_MAX),
+            ("ingest.limits.readings_per_message", limits.readings_per_message as u64, 1, 100_000),
+            ("ingest.limits.metrics_per_reading", limits.metrics_per_reading as u64, 1, 10_000),
+            ("ingest.limits.nesting", limits.nesting as u64, 2, NESTING_MAX),
+            ("ingest.limits.metric_name", limits.metric_name.0, 1, 128),
+            ("ingest.limits.command_payload", limits.command_payload.0, 1, PACKET_MAX),
+            ("ingest.limits.connections", limits.connections as u64, 1, 1 << 20),
+            ("ingest.intake.window", self.intake.window.0, 1 << 20, 1 << 30),
+            ("ingest.intake.retry_for", self.intake.retry_for.as_secs(), 1, RETRY_MAX.as_secs()),
+            ("ingest.mqtt.sessions_per_device", self.mqtt.sessions_per_device as u64, 1, 32),
+            ("ingest.mqtt.receive_max", u64::from(self.mqtt.receive_max), 1, u64::from(u16::MAX)),
+            ("ingest.dead_letters.count", self.dead_letters.count as u64, 1, 1 << 20),
+        ];
+        for (key, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                let text = format!("{key} is {value}; it must be from {min} to {max}");
+                return Err(Error::invalid(key, "CONFIG_INVALID", text).with_limit(max));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// MQTT's own limit on a packet (256 MiB) is more than any frame; a message that encodes above 512 KiB is refused anyway.
+const PACKET_MAX: u64 = 4 << 20;
+/// The decoders recurse once a level; `serde_json` itself stops at 128.
+const NESTING_MAX: u64 = 64;
+/// Half of the log's duplicate window of 10 min, after which the same id could be stored twice.
+const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// What one message, reading or connection may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -131,6 +186,8 @@ pub struct HttpConfig {
     #[serde(with = "weir_config::duration")]
     #[schemars(with = "String")]
     pub body_timeout: Duration,
+    /// Bodies of all requests that are being received; past it requests are refused.
+    pub bodies: ByteSize,
     /// The longest `?wait=` of the command long poll.
     #[serde(with = "weir_config::duration")]
     #[schemars(with = "String")]
@@ -142,6 +199,7 @@ impl Default for HttpConfig {
         Self {
             header_timeout: Duration::from_secs(10), // as the time to authenticate
             body_timeout: Duration::from_secs(30),   // 256 KiB at 70 kbit/s
+            bodies: ByteSize::mib(64),               // 256 of the largest at once
             wait_max: Duration::from_secs(60),       // below the idle time-out of common proxies
         }
     }

@@ -112,9 +112,7 @@ impl DeadLetters {
             return Ok(writes);
         }
         let oldest = KeyRange::prefix(LETTER.as_bytes());
-        for stored in
-            self.records.scan(DEAD_LETTERS, tenant.as_str().as_bytes(), oldest, EVICT_MAX).await?
-        {
+        for stored in self.records.scan(DEAD_LETTERS, tenant.as_str().as_bytes(), oldest, EVICT_MAX).await? {
             if counts.count <= count_max && counts.bytes <= bytes_max {
                 break;
             }
@@ -173,5 +171,6 @@ fn key(kind: &str, id: Uid) -> Bytes {
 
 /// The longest beginning of `text` with at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use weir_core::{Clock, port::CommandQueue};
 
 use crate::{
     access::Access, config::Config, dead_letters::DeadLetters, decode::Decoder, doorbell::Doorbells,
-    intake::Intake, metrics::Metrics, sessions::Sessions,
+    intake::Intake, metrics::Metrics, sessions::Sessions, unauthenticated::Unauthenticated,
 };
 
 /// What every protocol of the edge works with: MQTT, HTTP and gRPC are three ways into it.
@@ -22,6 +22,8 @@ pub(crate) struct Edge {
     pub(crate) sessions: Sessions,
     /// Refused payloads.
     pub(crate) dead_letters: DeadLetters,
+    /// What connections hold before they have authenticated.
+    pub(crate) unauthenticated: Arc<Unauthenticated>,
     /// Commands for devices.
     pub(crate) commands: Arc<dyn CommandQueue>,
     /// Tells that a device has a command waiting.

@@ -17,9 +17,15 @@ mod dead_letters;
 mod decode;
 mod doorbell;
 mod edge;
+mod grpc;
+mod http;
 mod intake;
 mod metrics;
 mod mqtt;
+mod publish;
+mod service;
 mod sessions;
+mod unauthenticated;
 
 pub use config::Config;
+pub use service::Service;

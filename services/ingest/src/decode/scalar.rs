@@ -92,10 +92,11 @@ fn finite(float: f64, wire: Wire, payload: &[u8]) -> Result<Value, Wrong> {
         return wrong("NUMBER_NOT_FINITE", format!("is {float}; NaN and infinities are refused"));
     }
     // JSON integers too large for 64 bits come as floats.
-    if wire == Wire::Json && float.abs() >= 9e18 && float.fract() == 0.0 {
-        if let Some(int) = integer_literal(payload, float) {
-            return beyond(int);
-        }
+    if wire == Wire::Json
+        && float.abs() >= 9e18
+        && let Some(int) = integer_literal(payload, float)
+    {
+        return beyond(int);
     }
     Ok(Value::Double(float))
 }

@@ -2,7 +2,7 @@
 //!
 //! The next frame of a partition leaves when the ack of the one before returns, with all that came meanwhile: no timer,
 //! the log's own latency is the batching. What waits is bounded ([`window`]); at the bound a caller waits
-//! ([`Intake::enqueue`]) or is refused ([`Intake::try_submit`]).
+//! ([`Intake::enqueue`]), or for a while and is then refused ([`Intake::enqueue_within`]).
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Error, ErrorKind, Message, Partition, Position, Result,
+    Error, ErrorKind, Message, Partition, Position, Result, TenantId,
     port::{Log, Records},
 };
 
@@ -107,14 +107,6 @@ impl Intake {
         Ok(intake)
     }
 
-    /// Waits for room in the window, then for the log.
-    ///
-    /// # Errors
-    /// As [`Intake::enqueue`] and [`Pending`].
-    pub(crate) async fn submit(&self, message: Message) -> Result<Accepted> {
-        self.enqueue(message).await?.await
-    }
-
     /// Waits for room in the window (that is the backpressure: stop reading meanwhile); what it returns resolves with the
     /// log's ack. Messages of one caller keep their order.
     ///
@@ -124,7 +116,7 @@ impl Intake {
     pub(crate) async fn enqueue(&self, message: Message) -> Result<Pending> {
         weir_frame::check(&message)?;
         let window = self.window(&message)?;
-        let permit = match window.admit(&message.tenant, window.cost(&message), true) {
+        let permit = match window.admit(&message.tenant, window.cost(&message)) {
             Admission::Admitted(permit) => permit,
             Admission::Full(admitted) => admitted.await.map_err(|_| stopping())?,
             Admission::Closed => return Err(stopping()),
@@ -132,17 +124,15 @@ impl Intake {
         Ok(push(permit, message))
     }
 
-    /// As [`Intake::enqueue`], for callers whose protocol can say "later".
+    /// As [`Intake::enqueue`], for callers whose protocol can say "later": waits no longer than `patience` for room.
     ///
     /// # Errors
     /// As [`Intake::enqueue`]; at the bound `ResourceExhausted` (`INTAKE_FULL`) with a time to retry.
-    pub(crate) fn try_submit(&self, message: Message) -> Result<Pending> {
-        weir_frame::check(&message)?;
-        let window = self.window(&message)?;
-        match window.admit(&message.tenant, window.cost(&message), false) {
-            Admission::Admitted(permit) => Ok(push(permit, message)),
-            Admission::Full(_) => Err(full(&message, self.window_bytes)),
-            Admission::Closed => Err(stopping()),
+    pub(crate) async fn enqueue_within(&self, message: Message, patience: Duration) -> Result<Pending> {
+        let tenant = message.tenant.clone();
+        match tokio::time::timeout(patience, self.enqueue(message)).await {
+            Ok(done) => done,
+            Err(_) => Err(full(&tenant, self.window_bytes)),
         }
     }
 
@@ -155,6 +145,7 @@ impl Intake {
     }
 
     /// What waits for the log, in bytes.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.windows.iter().map(|window| window.bytes()).sum()
     }
@@ -178,13 +169,12 @@ fn stopping() -> Error {
     Error::unavailable("ingest is stopping")
 }
 
-fn full(message: &Message, window_bytes: usize) -> Error {
+fn full(tenant: &TenantId, window_bytes: usize) -> Error {
     Error::new(
         ErrorKind::ResourceExhausted,
         "INTAKE_FULL",
         format!(
-            "tenants/{} has filled its share of the {window_bytes} bytes that may wait for the log",
-            message.tenant
+            "tenants/{tenant} has filled its share of the {window_bytes} bytes that may wait for a partition of the log"
         ),
     )
     .with_limit(window_bytes)

@@ -87,8 +87,8 @@ impl Window {
         footprint(message).min(self.bytes_max / 4)
     }
 
-    /// Asks for room; whoever waits already comes first. A waiter is queued only where `wait`.
-    pub(super) fn admit(self: &Arc<Self>, tenant: &TenantId, bytes: usize, wait: bool) -> Admission {
+    /// Asks for room; whoever waits already comes first.
+    pub(super) fn admit(self: &Arc<Self>, tenant: &TenantId, bytes: usize) -> Admission {
         let mut state = self.state.lock();
         if state.closed {
             return Admission::Closed;
@@ -102,9 +102,7 @@ impl Window {
             return Admission::Admitted(self.permit(tenant.clone(), bytes));
         }
         let (admit, admitted) = oneshot::channel();
-        if wait {
-            state.tenants.entry(tenant.clone()).or_default().waiters.push_back(Waiter { bytes, admit });
-        }
+        state.tenants.entry(tenant.clone()).or_default().waiters.push_back(Waiter { bytes, admit });
         Admission::Full(admitted)
     }
 
@@ -152,6 +150,7 @@ impl Window {
     }
 
     /// What is in it.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }

@@ -70,6 +70,7 @@ async fn tell_changes(server: Arc<Server>) {
         match change {
             Change::Device(_, uid) => server.changes.ring(uid),
             Change::Tenant(_) | Change::Unknown => server.changes.ring_all(),
+            Change::Token(_) => {} // no device's
         }
     }
 }

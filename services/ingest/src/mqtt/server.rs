@@ -9,7 +9,6 @@ use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, ErrorKind, Result};
 
-
 use crate::{doorbell::Doorbells, edge::Edge};
 
 /// The label of every metric here.

@@ -52,9 +52,9 @@ impl Live {
         let mut stay = Vec::with_capacity(of_device.len() + 1);
         for connected in of_device.drain(..) {
             if connected.client_id == client_id {
-                drop(connected.end.send(Ended::TakenOver)); // it may be ending already
+                let _ending = connected.end.send(Ended::TakenOver); // fails where it is ending already
             } else if evicted.contains(&connected.client_id) {
-                drop(connected.end.send(Ended::TooMany));
+                let _ending = connected.end.send(Ended::TooMany);
             } else {
                 stay.push(connected);
             }

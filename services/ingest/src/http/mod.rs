@@ -1,0 +1,181 @@
+//! The HTTP device API: telemetry up, commands down.
+//!
+//! HTTP/1.1 only: a device gains nothing from HTTP/2 without TLS, and its preface would have to be waited for. What a
+//! connection may hold before its first good credential counts against the budget that it shares with MQTT.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use weir_core::{Error, ErrorKind, Result};
+
+use self::{body::Bodies, commands::Epochs, server::Door};
+use crate::{access::DeviceAccess, answer, decode::Format, edge::Edge, intake::Accepted, publish};
+
+mod body;
+mod commands;
+mod problem;
+mod server;
+
+pub(crate) use server::serve;
+
+/// The label of every metric here.
+const PROTOCOL: &str = "http";
+/// Where an accepted message stands in the log.
+const POSITION: &str = "weir-position";
+
+/// What all requests share.
+pub(crate) struct Api {
+    edge: Arc<Edge>,
+    bodies: Arc<Bodies>,
+    epochs: Epochs,
+}
+
+type Answer = Response<Body>;
+
+fn router(edge: Arc<Edge>) -> Router {
+    let http = &edge.config.http;
+    let bodies = Bodies::new(edge.config.limits.packet.as_usize(), http.bodies.as_usize(), http.body_timeout);
+    let api = Arc::new(Api { edge, bodies, epochs: Epochs::default() });
+    Router::new()
+        .route("/v1/telemetry", post(telemetry))
+        .route("/v1/children/{device}/telemetry", post(child_telemetry))
+        .route("/v1/commands", get(next_command))
+        .route("/v1/commands/{id}/ack", post(acknowledge))
+        .route("/v1/commands/{id}/response", post(respond))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(api)
+}
+
+async fn telemetry(State(api): State<Arc<Api>>, request: Request) -> Answer {
+    answer_of(&api, api.publish(request, None).await.map(accepted))
+}
+
+async fn child_telemetry(State(api): State<Arc<Api>>, Path(child): Path<String>, request: Request) -> Answer {
+    answer_of(&api, api.publish(request, Some(&child)).await.map(accepted))
+}
+
+#[derive(Deserialize)]
+struct Wait {
+    #[serde(default)]
+    wait: Option<String>,
+}
+
+async fn next_command(State(api): State<Arc<Api>>, Query(wait): Query<Wait>, request: Request) -> Answer {
+    let next = async {
+        let (parts, _) = request.into_parts();
+        let device = api.authenticate(&parts).await?;
+        api.next_command(&device, wait.wait.as_deref()).await
+    };
+    answer_of(&api, next.await)
+}
+
+async fn acknowledge(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Request) -> Answer {
+    let done = async {
+        let (parts, _) = request.into_parts();
+        let device = api.authenticate(&parts).await?;
+        api.acknowledge(&device, id.parse()?).await
+    };
+    answer_of(&api, done.await.map(|()| empty()))
+}
+
+async fn respond(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Request) -> Answer {
+    let done = async {
+        let (parts, body) = request.into_parts();
+        let device = api.authenticate(&parts).await?;
+        let body = api.bodies.read(body).await?;
+        let max = api.edge.config.limits.command_payload.as_usize();
+        let (answer, wrong) = answer::parse(&body, max, api.edge.clock.now());
+        api.edge.commands.answered(&device.key(), id.parse()?, answer).await?;
+        wrong.map_or(Ok(()), Err)
+    };
+    answer_of(&api, done.await.map(|()| empty()))
+}
+
+async fn no_such_path(State(api): State<Arc<Api>>, request: Request) -> Answer {
+    let path: String = request.uri().path().chars().take(200).collect();
+    answer_of(&api, Err(Error::not_found(format!("path {path:?}"))))
+}
+
+async fn no_such_method(State(api): State<Arc<Api>>, request: Request) -> Answer {
+    let text = format!("{} is not a method of {:?}", request.method(), request.uri().path());
+    answer_of(&api, Err(Error::new(ErrorKind::InvalidArgument, problem::METHOD, text)))
+}
+
+impl Api {
+    async fn publish(&self, request: Request, child: Option<&str>) -> Result<(Accepted, usize)> {
+        let (parts, body) = request.into_parts();
+        let own = self.authenticate(&parts).await?;
+        let device = match child {
+            Some(child) => self.edge.access.child(&own, child).await?,
+            None => own,
+        };
+        let content_type = text(&parts.headers, header::CONTENT_TYPE.as_str());
+        Format::of(content_type, &[])?; // refused before its body is read
+        let trace = publish::trace_context(text(&parts.headers, "traceparent"))?;
+        let body = self.bodies.read(body).await?;
+        let mut message = self.edge.decoder.decode(&device, Format::of(content_type, &body)?, &body)?;
+        message.trace_context = trace;
+        let readings = message.readings.len();
+        let accepted = self.edge.intake.enqueue_within(message, publish::PATIENCE).await?.await?;
+        self.edge.metrics.readings.with_label_values(&[PROTOCOL]).inc_by(readings as u64);
+        Ok((accepted, readings))
+    }
+
+    /// The device that asks; its connection then no longer counts as unauthenticated.
+    async fn authenticate(&self, request: &Parts) -> Result<DeviceAccess> {
+        let authorization = text(&request.headers, header::AUTHORIZATION.as_str());
+        let token = match authorization.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            _ => {
+                return Err(Error::unauthenticated(
+                    "no bearer token: send the header `Authorization: Bearer wd_…`",
+                ));
+            }
+        };
+        let device = self.edge.access.authenticate(token).await?.access;
+        if let Some(door) = request.extensions.get::<Door>() {
+            door.let_in();
+        }
+        Ok(device)
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn answer_of(api: &Api, done: Result<Answer>) -> Answer {
+    done.unwrap_or_else(|error| {
+        api.edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+        problem::response(&error)
+    })
+}
+
+fn accepted((accepted, readings): (Accepted, usize)) -> Answer {
+    let position = accepted.position.to_string();
+    let mut answer = json(&serde_json::json!({ "accepted": readings, "position": position }));
+    if let Ok(position) = HeaderValue::try_from(position) {
+        answer.headers_mut().insert(POSITION, position);
+    }
+    answer
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Body::from(value.to_string()));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn empty() -> Answer {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
