@@ -1,12 +1,16 @@
 //! `cargo bench -p weir-log-embedded`: 100 readings made durable, by the log and by a raw fjall batch with its sync, in
-//! one run. Elements are readings.
-#![allow(missing_docs, clippy::unwrap_used)] // a bench's panic is its report
+//! one run. Elements are readings. The last lines compare them in turns, because a disk that others use drifts more
+//! between two benches than they differ.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)] // a bench's panic, and its print, is its report
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -18,24 +22,38 @@ const READINGS: u64 = 100;
 const READING_BYTES: usize = 70;
 const PARTITIONS: u16 = 16;
 
+/// A raw fjall keyspace.
+struct Raw {
+    database: Database,
+    rows: Keyspace,
+    next: u128,
+    _dir: TempDir,
+}
+
+impl Raw {
+    fn open() -> Self {
+        let dir = TempDir::new().unwrap();
+        let database = Database::builder(dir.path()).open().unwrap();
+        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
+        Self { database, rows, next: 0, _dir: dir }
+    }
+
+    fn write(&mut self) {
+        let mut batch = self.database.batch();
+        for _ in 0..READINGS {
+            self.next += 1;
+            batch.insert(&self.rows, self.next.to_be_bytes(), vec![7; READING_BYTES]);
+        }
+        batch.commit().unwrap();
+        self.database.persist(PersistMode::SyncData).unwrap();
+    }
+}
+
 fn fjall_batch(c: &mut Criterion) {
-    let dir = TempDir::new().unwrap();
-    let database = Database::builder(dir.path()).open().unwrap();
-    let rows = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
-    let mut next = 0_u128;
+    let mut raw = Raw::open();
     let mut group = c.benchmark_group("durable_100_readings");
     group.throughput(Throughput::Elements(READINGS));
-    group.bench_function("fjall_batch_and_fdatasync", |b| {
-        b.iter(|| {
-            let mut batch = database.batch();
-            for _ in 0..READINGS {
-                next += 1;
-                batch.insert(&rows, next.to_be_bytes(), vec![7; READING_BYTES]);
-            }
-            batch.commit().unwrap();
-            database.persist(PersistMode::SyncData).unwrap();
-        });
-    });
+    group.bench_function("fjall_batch_and_fdatasync", |b| b.iter(|| raw.write()));
     group.finish();
 }
 
@@ -78,9 +96,43 @@ fn log_of_all_partitions(c: &mut Criterion) {
     group.finish();
 }
 
+fn in_turns(_: &mut Criterion) {
+    const ROUNDS: usize = 15;
+    const WRITES: u32 = 100;
+    let dir = TempDir::new().unwrap();
+    let ((runtime, log), frame) = (open(&dir), frame());
+    let mut raw = Raw::open();
+    let mut ratios = [(); 2].map(|()| Vec::with_capacity(ROUNDS));
+    for _ in 0..ROUNDS {
+        let fjall = time(|| (0..WRITES).for_each(|_| raw.write())) / WRITES;
+        let one = time(|| (0..WRITES).for_each(|_| runtime.block_on(publish(&log, 0, &frame)))) / WRITES;
+        let all = time(|| {
+            let publishes = || join_all((0..PARTITIONS).map(|partition| publish(&log, partition, &frame)));
+            (0..WRITES).for_each(|_| drop(runtime.block_on(publishes())));
+        }) / WRITES
+            / u32::from(PARTITIONS);
+        for (ratios, log) in ratios.iter_mut().zip([one, all]) {
+            ratios.push(fjall.as_secs_f64() / log.as_secs_f64());
+        }
+    }
+    for (name, mut ratios) in
+        ["one frame at a time", "one frame in flight a partition"].into_iter().zip(ratios)
+    {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios.get(ROUNDS / 2).unwrap();
+        println!("readings/s of the log over a raw fjall batch and fdatasync, {name}: {median:.2} (median)");
+    }
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(5)).sample_size(20);
-    targets = fjall_batch, log_of_one_publisher, log_of_all_partitions
+    targets = fjall_batch, log_of_one_publisher, log_of_all_partitions, in_turns
 }
 criterion_main!(benches);

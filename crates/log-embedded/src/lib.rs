@@ -48,5 +48,6 @@ mod tail;
 mod writer;
 
 pub use log::EmbeddedLog;
-pub use options::{Durability, Options};
+pub use options::Options;
 pub use signals::LocalSignals;
+pub use weir_config::Durability;

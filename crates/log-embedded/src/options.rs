@@ -2,19 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use weir_config::Durability;
 use weir_core::{Clock, Stream, SystemClock};
-
-/// What an acknowledged record survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// A power cut: each group is followed by one fdatasync.
-    #[default]
-    PowerLoss,
-    /// A crash of the process, not of the machine: the operating system writes when it likes.
-    Process,
-}
 
 /// How a log is kept.
 #[derive(Clone)]

@@ -12,11 +12,12 @@ use tracing::warn;
 use weir_core::{Result, Stream, Uid};
 
 use crate::{
+    Durability,
     dedup::Dedup,
     disk::{self, Disk, SegmentFile},
     error,
     format::SegmentHeader,
-    options::{Durability, Options},
+    options::Options,
     scan::{self, Expected, Scanned},
     segment::{Sealed, SegmentReader},
     state::{Active, Shared, State},

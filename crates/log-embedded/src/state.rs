@@ -14,10 +14,11 @@ use weir_core::{
 };
 
 use crate::{
+    Durability,
     disk::Disk,
     error,
     index::Index,
-    options::{Durability, Options},
+    options::Options,
     segment::{Cache, Sealed, SegmentReader},
     tail::Tail,
 };
