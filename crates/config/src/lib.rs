@@ -6,8 +6,10 @@
 //! (`256KiB`, `10s`), never of the reader's memory.
 
 mod byte_size;
+mod durability;
 pub mod duration;
 mod load;
 
 pub use byte_size::ByteSize;
+pub use durability::Durability;
 pub use load::load;

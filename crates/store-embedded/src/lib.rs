@@ -27,5 +27,6 @@ mod store;
 mod telemetry;
 mod writer;
 
-pub use options::{Durability, Options};
+pub use options::Options;
 pub use store::EmbeddedStore;
+pub use weir_config::Durability;

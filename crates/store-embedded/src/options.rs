@@ -2,18 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weir_config::ByteSize;
-
-/// What a durable write survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// A power cut: the journal is synced to the disk before an answer.
-    #[default]
-    PowerLoss,
-    /// A crash or kill of the process: the operating system has it. Faster; a power cut loses what it had not written out.
-    Process,
-}
+use weir_config::{ByteSize, Durability};
 
 /// The embedded store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,0 +1,189 @@
+//! The whole configuration of `weir serve`: one section for each component, each declared by the component itself.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use weir_config::{ByteSize, Durability, duration};
+use weir_core::{Error, ErrorKind, Result};
+
+/// Everything that can be configured. Each key can also be given as `WEIR__SECTION__KEY`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where Weir listens.
+    pub listen: Listen,
+    /// Where the embedded engines keep their data.
+    pub data: Data,
+    /// The log that every reading and command goes through.
+    pub log: Log,
+    /// Secrets for the hashes of tokens.
+    pub auth: Auth,
+    /// How the process ends.
+    pub drain: Drain,
+    /// What the process tells about itself.
+    pub logs: weir_observability::Config,
+    /// Tenants, tokens, profiles, devices.
+    pub registry: weir_registry::Config,
+    /// The device edge.
+    pub ingest: weir_ingest::Config,
+    /// Telemetry and queries.
+    pub storage: weir_storage::Config,
+    /// Rules, alarms and their actions.
+    pub analytics: weir_analytics::Config,
+    /// Commands.
+    pub commands: weir_commands::Config,
+}
+
+/// Where Weir listens.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// The address of every listener; loopback unless you say otherwise.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// MQTT 3.1.1 and 5 over TCP.
+    pub mqtt_port: u16,
+    /// The device API over HTTP.
+    pub http_port: u16,
+    /// The gRPC API.
+    pub grpc_port: u16,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub admin_port: u16,
+    /// Allows listening off loopback without TLS: tokens and data then cross the network readable.
+    pub insecure: bool,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            mqtt_port: 1883, // IANA's for MQTT
+            http_port: 8080,
+            grpc_port: 8081,
+            admin_port: 8082,
+            insecure: false,
+        }
+    }
+}
+
+impl Listen {
+    /// Refuses to listen in the clear off loopback unless told to.
+    ///
+    /// # Errors
+    /// `PLAINTEXT_REFUSED` that names the key and the flag.
+    pub fn check(&self) -> Result<()> {
+        if self.address.is_loopback() || self.insecure {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            "PLAINTEXT_REFUSED",
+            format!(
+                "listening on {} without TLS would show tokens and data to the network; give --insecure (listen.insecure = \
+                 true) if something else protects it, or listen on 127.0.0.1",
+                self.address
+            ),
+        )
+        .with_field("listen.address"))
+    }
+
+    /// The address of one port.
+    pub fn socket(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+}
+
+/// Where the embedded engines keep their data.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// The directory; one process at a time.
+    #[schemars(with = "String")]
+    pub dir: PathBuf,
+    /// Memory for cached blocks of the embedded store.
+    pub cache: ByteSize,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        // 8 MiB hold the indexes of some hundred thousand readings; an idle process stays under 40 MB with it.
+        Self { dir: PathBuf::from("weir-data"), cache: ByteSize::mib(8) }
+    }
+}
+
+/// The log that every reading and command goes through.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// What an acknowledgement survives: `power-loss` or `process`.
+    pub durability: Durability,
+    /// How many partitions each stream has, 1 to 4,096; fixed at the first start.
+    #[schemars(range(min = 1, max = 4096))]
+    pub partitions: u16,
+    /// How long frames are kept after every reader is done with them, for live tails and repairs.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub keep: Duration,
+    /// At this size of a stream the log refuses (and never forgets).
+    pub max_bytes: ByteSize,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            durability: Durability::PowerLoss,
+            partitions: 16, // enough for sixteen owners of each reader; few enough to keep frames full on one box
+            keep: Duration::from_secs(3_600),
+            max_bytes: ByteSize::gib(8), // about a day of 1,000 readings/s with the store away
+        }
+    }
+}
+
+/// Secrets for the hashes of tokens.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// A file that `weir init` made: one pepper a line, the first for new tokens, the rest for old ones. Required by
+    /// `weir serve`.
+    #[schemars(with = "Option<String>")]
+    pub pepper_file: Option<PathBuf>,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long it stays up after it says not ready, so that load balancers look elsewhere first.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub endpoint_delay: Duration,
+    /// How long the rest may take.
+    #[serde(with = "duration")]
+    #[schemars(with = "String")]
+    pub deadline: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        // 0 where nothing balances load; 15 s so that the whole end stays under 20 s, less than Kubernetes' 30.
+        Self { endpoint_delay: Duration::ZERO, deadline: Duration::from_secs(15) }
+    }
+}
+
+/// The JSON Schema of the configuration, with every default: what `docs/configuration.md` is made from.
+///
+/// # Errors
+/// `Internal` where it cannot be written.
+pub fn schema() -> Result<String> {
+    let failed = |source| Error::internal("cannot write the schema").with_source(source);
+    let mut schema = serde_json::to_value(schemars::schema_for!(Config)).map_err(failed)?;
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("defaults".to_owned(), serde_json::to_value(Config::default()).map_err(failed)?);
+    }
+    serde_json::to_string_pretty(&schema).map_err(failed)
+}

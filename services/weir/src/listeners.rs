@@ -1,0 +1,76 @@
+//! The listeners: bound before anything starts, so that a port in use is told at once and by name.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use weir_core::{Error, ErrorKind, Result};
+
+use crate::config::Listen;
+
+/// Every listener of the process, bound.
+pub struct Listeners {
+    /// MQTT.
+    pub mqtt: TcpListener,
+    /// The device API over HTTP.
+    pub http: TcpListener,
+    /// gRPC.
+    pub grpc: TcpListener,
+    /// Admin.
+    pub admin: TcpListener,
+}
+
+/// Where they are; with port 0 the port that the system chose.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// MQTT.
+    pub mqtt: SocketAddr,
+    /// The device API over HTTP.
+    pub http: SocketAddr,
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// Admin.
+    pub admin: SocketAddr,
+}
+
+impl Listeners {
+    /// Binds them all.
+    ///
+    /// # Errors
+    /// `PORT_IN_USE` that names the port and the flag that moves it.
+    pub async fn bind(listen: &Listen) -> Result<Self> {
+        listen.check()?;
+        Ok(Self {
+            mqtt: bind(listen.socket(listen.mqtt_port), "mqtt").await?,
+            http: bind(listen.socket(listen.http_port), "http").await?,
+            grpc: bind(listen.socket(listen.grpc_port), "grpc").await?,
+            admin: bind(listen.socket(listen.admin_port), "admin").await?,
+        })
+    }
+
+    /// Where they are.
+    ///
+    /// # Errors
+    /// `Internal` where the system does not say.
+    pub fn addresses(&self) -> Result<Addresses> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|source| Error::internal("a listener has no address").with_source(source))
+        };
+        Ok(Addresses {
+            mqtt: address(&self.mqtt)?,
+            http: address(&self.http)?,
+            grpc: address(&self.grpc)?,
+            admin: address(&self.admin)?,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let hint = format!("choose another with --{what}-port (listen.{what}_port)");
+        let message = match source.kind() {
+            std::io::ErrorKind::AddrInUse => format!("port {} for {what} is in use; {hint}", address.port()),
+            _ => format!("cannot listen on {address} for {what}: {source}; {hint}, or another address with --listen"),
+        };
+        Error::new(ErrorKind::FailedPrecondition, "PORT_IN_USE", message).with_field(format!("listen.{what}_port"))
+    })
+}

@@ -1,0 +1,132 @@
+//! One running process: engines, targets, listeners, and its orderly end.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::RoutesBuilder, transport::Server};
+use weir_core::{Error, Result};
+use weir_grpc::AuthLayer;
+use weir_registry::Peppers;
+use weir_runtime::{Admin, drain};
+
+use crate::{
+    config::Config,
+    engines,
+    listeners::{Addresses, Listeners},
+    targets::{Running, Target},
+};
+
+/// A node that accepts.
+pub struct Node {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its services.
+    pub running: Running,
+    config: Config,
+    admin: Admin,
+    stop_grpc: CancellationToken,
+    stop_admin: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Binds, opens, starts, accepts: in this order, so that nothing is touched where a port is in use.
+    ///
+    /// # Errors
+    /// One clear line for each thing that can be wrong: a port in use, a directory in use or of another release, a damaged
+    /// log, a changed partition count.
+    pub async fn start(config: Config, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+        let listeners = Listeners::bind(&config.listen).await?;
+        let addresses = listeners.addresses()?;
+        let engines = engines::open(&config).await?;
+        let running = Running::start(config.clone(), engines, peppers, targets).await?;
+        let admin = Admin::new(running.services(), running.metrics.clone());
+        let (stop_grpc, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = Vec::new();
+        let serving = admin.clone().serve(listeners.admin, stop_admin.clone());
+        tasks.push(tokio::spawn(async move { report("admin", serving.await) }));
+        if let Some(ingest) = &running.ingest {
+            ingest.serve_mqtt(listeners.mqtt);
+            ingest.serve_http(listeners.http);
+        }
+        let serving = serve_grpc(&running, listeners.grpc, stop_grpc.clone())?;
+        tasks.push(tokio::spawn(async move { report("grpc", serving.await) }));
+        admin.accepting(true);
+        Ok(Self { addresses, running, config, admin, stop_grpc, stop_admin, tasks })
+    }
+
+    /// Tenants, tokens, profiles, devices.
+    ///
+    /// # Errors
+    /// `Internal` where this process is not the registry.
+    pub fn registry(&self) -> Result<Arc<weir_registry::Service>> {
+        self.running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))
+    }
+
+    /// Whether anybody can do anything here.
+    ///
+    /// # Errors
+    /// `Unavailable` of the store.
+    pub async fn has_token(&self) -> Result<bool> {
+        self.registry()?.any_token().await
+    }
+
+    /// Not ready → endpoint delay → stop intake → drain with a deadline → close.
+    pub async fn stop(self) {
+        self.admin.accepting(false);
+        tokio::time::sleep(self.config.drain.endpoint_delay).await;
+        self.stop_grpc.cancel();
+        drain(&self.running.services(), self.config.drain.deadline).await;
+        self.stop_admin.cancel();
+        for task in self.tasks {
+            let closed = tokio::time::timeout(std::time::Duration::from_secs(1), task).await;
+            drop(closed); // a client that holds its connection open must not hold the process
+        }
+    }
+}
+
+fn report(what: &str, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(listener = what, error = ?error, "a listener ended");
+    }
+}
+
+fn serve_grpc(
+    running: &Running,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = Result<()>> + use<>> {
+    let mut routes = RoutesBuilder::default();
+    let registry = running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))?;
+    registry.add_routes(&mut routes);
+    running.commands.iter().for_each(|service| service.add_routes(&mut routes));
+    running.storage.iter().for_each(|service| service.add_routes(&mut routes));
+    running.analytics.iter().for_each(|service| service.add_routes(&mut routes));
+    running.ingest.iter().for_each(|service| service.add_routes(&mut routes));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(weir_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |source| Error::internal("the descriptors cannot be read").with_source(source);
+    routes.add_service(reflection().build_v1().map_err(broken)?);
+    routes.add_service(reflection().build_v1alpha().map_err(broken)?);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    drop(health); // the empty service name is SERVING from the start; readiness in detail is the admin listener's
+    routes.add_service(health_service);
+    let registry: Arc<dyn weir_core::port::Registry> = registry;
+    let server = Server::builder()
+        .layer(AuthLayer::new(registry))
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .add_routes(routes.routes());
+    let incoming = TcpListenerStream::new(listener);
+    Ok(async move {
+        server
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await
+            .map_err(|source| Error::unavailable("the grpc listener broke").with_source(source))
+    })
+}

@@ -1,0 +1,92 @@
+//! `weir serve`
+
+use std::path::PathBuf;
+
+use weir_core::{Error, ErrorKind, Result};
+
+use crate::{
+    config::{Config, Listen},
+    node::Node,
+    pepper, signals, targets,
+};
+
+/// `weir serve`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml")]
+pub struct Args {
+    /// Which services: all, or some of registry,commands,storage,analytics,ingest
+    #[arg(long, default_value = "all", value_name = "TARGETS")]
+    target: String,
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where data is kept (data.dir)
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    ports: Ports,
+    /// Allow listening off loopback without TLS (listen.insecure)
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// Flags that move listeners.
+#[derive(Debug, clap::Args)]
+pub struct Ports {
+    /// Address of every listener (listen.address)
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<std::net::IpAddr>,
+    /// MQTT (listen.mqtt_port); 0 for any
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+    /// Device API over HTTP (listen.http_port); 0 for any
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// gRPC API (listen.grpc_port); 0 for any
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<u16>,
+    /// Health and metrics (listen.admin_port); 0 for any
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+}
+
+impl Ports {
+    /// Puts the flags over the configuration.
+    pub fn apply(&self, listen: &mut Listen) {
+        listen.address = self.listen.unwrap_or(listen.address);
+        listen.mqtt_port = self.mqtt_port.unwrap_or(listen.mqtt_port);
+        listen.http_port = self.http_port.unwrap_or(listen.http_port);
+        listen.grpc_port = self.grpc_port.unwrap_or(listen.grpc_port);
+        listen.admin_port = self.admin_port.unwrap_or(listen.admin_port);
+    }
+}
+
+/// Runs services until a signal, then drains.
+///
+/// # Errors
+/// One clear line for each thing that can be wrong at start.
+pub async fn run(args: Args) -> Result<()> {
+    let mut config: Config = weir_config::load(args.config.as_deref())?;
+    args.ports.apply(&mut config.listen);
+    config.listen.insecure |= args.insecure;
+    config.data.dir = args.data_dir.unwrap_or(config.data.dir);
+    let targets = targets::parse(&args.target)?;
+    weir_observability::start(&config.logs)?;
+    let file = config.auth.pepper_file.as_deref().ok_or_else(|| {
+        let message = "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
+        Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
+    })?;
+    let node = Node::start(config.clone(), pepper::read(file)?, &targets).await?;
+    if !node.has_token().await? {
+        node.stop().await;
+        let message = "there is no token to do anything with; `weir init` makes the first";
+        return Err(Error::new(ErrorKind::FailedPrecondition, "TOKEN_MISSING", message));
+    }
+    let at = node.addresses;
+    tracing::info!(target = args.target, mqtt = %at.mqtt, http = %at.http, grpc = %at.grpc, admin = %at.admin, "ready");
+    signals::stop().await?;
+    tracing::info!("draining");
+    node.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}

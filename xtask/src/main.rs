@@ -1,0 +1,66 @@
+//! `cargo xtask …`: what this repository does with itself. Only public tools are needed: cargo, and for `lint-proto` npm.
+
+mod check_deps;
+mod config_docs;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test: unit, property, conformance, and the system tests on the real binary
+    Test {
+        /// Given to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Everything that must hold before a change lands: format, clippy, arrows, contracts, documents, tests
+    Ci,
+    /// Check which crate may use which (the table is in `xtask/src/check_deps.rs`)
+    CheckDeps,
+    /// Write docs/configuration.md from the configuration's types
+    ConfigDocs {
+        /// Only say whether it is up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check the gRPC contracts with buf (fetched from npm)
+    LintProto,
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse().command {
+        Command::Test { rest } => run::test(&rest),
+        Command::Ci => ci(),
+        Command::CheckDeps => check_deps::run(),
+        Command::ConfigDocs { check } => config_docs::run(check),
+        Command::LintProto => run::lint_proto(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::complain(&format!("xtask: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ci() -> Result<(), String> {
+    run::step("format", || run::cargo(&["fmt", "--all", "--check"]))?;
+    run::step("arrows", check_deps::run)?;
+    run::step("clippy", || {
+        run::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    })?;
+    run::step("contracts", run::lint_proto)?;
+    run::step("configuration reference", || config_docs::run(true))?;
+    run::step("tests", || run::test(&[]))
+}

@@ -1,0 +1,74 @@
+//! Running other programs.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+/// The version of buf that lints the contracts.
+const BUF: &str = "@bufbuild/buf@1";
+
+/// Every test. The binary is built first, for the system tests; `release` so that they see what users run.
+pub(crate) fn test(rest: &[String]) -> Result<(), String> {
+    cargo(&["build", "--locked", "--release", "--package", "weir"])?;
+    let mut command = Command::new(cargo_path());
+    command.args(["test", "--workspace", "--locked"]).args(rest).env("WEIR_BIN", binary()?);
+    finish(&mut command)
+}
+
+/// Lints `proto/` with buf.
+pub(crate) fn lint_proto() -> Result<(), String> {
+    finish(Command::new("npx").args(["--yes", "--package", BUF, "buf", "lint", "proto"]).current_dir(root()))
+}
+
+/// Runs cargo.
+pub(crate) fn cargo(args: &[&str]) -> Result<(), String> {
+    finish(Command::new(cargo_path()).args(args).current_dir(root()))
+}
+
+/// What a program prints.
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+    let done = command.stderr(Stdio::inherit()).output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("{command:?} failed: {}", done.status));
+    }
+    String::from_utf8(done.stdout).map_err(|error| format!("{command:?} printed no text: {error}"))
+}
+
+/// The release binary, where cargo puts it.
+pub(crate) fn binary() -> Result<PathBuf, String> {
+    let metadata = output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
+    let target = metadata.get("target_directory").and_then(|dir| dir.as_str()).ok_or("cargo tells no target directory")?;
+    Ok(Path::new(target).join("release").join("weir"))
+}
+
+/// One step of a longer run, with its time.
+pub(crate) fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let begin = Instant::now();
+    complain(&format!("== {name}"));
+    work().map_err(|error| format!("{name}: {error}"))?;
+    complain(&format!("== {name}: ok, {} s", begin.elapsed().as_secs()));
+    Ok(())
+}
+
+/// A line to standard error.
+pub(crate) fn complain(text: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{text}")); // a closed terminal has nobody to tell
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+}
+
+pub(crate) fn cargo_path() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+}
+
+fn finish(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?} failed: {status}")) }
+}
