@@ -1,10 +1,11 @@
-//! What runs services: the trait they share, readiness, the admin listener, and an orderly end.
+//! What runs services: the trait they share, readiness, the admin listener, an orderly end, and the trimming of streams.
 //!
 //! Not here: which services there are and how they are wired; that is `services/weir`.
 
 mod admin;
 mod drain;
 mod service;
+pub mod trim;
 
 pub use admin::Admin;
 pub use drain::drain;
