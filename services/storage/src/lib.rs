@@ -30,6 +30,9 @@ mod query;
 mod read;
 mod service;
 mod tail;
+#[cfg(test)]
+mod testing;
+mod trim;
 mod writer;
 
 pub use config::{Config, QueryConfig, WriterConfig};

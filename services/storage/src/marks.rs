@@ -60,11 +60,6 @@ impl Marks {
         }
     }
 
-    /// The mark of one partition.
-    pub(crate) fn get(&self, partition: Partition) -> Mark {
-        self.marks.get(usize::from(partition.0)).map_or(Mark::default(), |sender| *sender.borrow())
-    }
-
     /// The marks of all partitions.
     pub(crate) fn all(&self) -> Vec<Mark> {
         self.marks.iter().map(|sender| *sender.borrow()).collect()

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) checkpoints: IntCounter,
     /// Frames of the stream that a partition's owner has not reached.
     pub(crate) lag: IntGaugeVec,
+    /// Up to where the stream of readings was trimmed.
+    pub(crate) trimmed: IntGauge,
     /// Calls by method (`query`, `aggregate`, `latest`, `tail`, `rules`).
     pub(crate) queries: IntCounterVec,
     /// Rows that calls read.
@@ -62,6 +64,13 @@ impl Metrics {
                         "frames of the stream that a partition's owner has not reached",
                     ),
                     &["partition"],
+                ),
+            )?,
+            trimmed: register(
+                registry,
+                GenericGauge::new(
+                    "weir_storage_trimmed_sequence",
+                    "up to where the stream of readings was trimmed",
                 ),
             )?,
             queries: register(

@@ -25,6 +25,7 @@ use crate::{
     },
     read::{Range, Reader, Rows},
     tail::{FanOut, Sources, Tail, TailRequest},
+    trim::trim,
     writer::{Engines, Health, Owner, READER, Shared, claim_all},
 };
 
@@ -39,7 +40,7 @@ pub struct Service {
     shared: Arc<Shared>,
     queries: Arc<Admission>,
     tails: Arc<Admission>,
-    owners: TaskTracker,
+    tasks: TaskTracker,
     /// Ends every stream of answers.
     pub(crate) closing: CancellationToken,
 }
@@ -95,11 +96,12 @@ impl Service {
             marks,
             metrics,
         });
-        let owners = TaskTracker::new();
+        let tasks = TaskTracker::new();
         for (partition, claimed) in (0..).map(Partition).zip(claimed) {
-            owners.spawn(Owner::new(Arc::clone(&shared), partition).run(claimed));
+            tasks.spawn(Owner::new(Arc::clone(&shared), partition).run(claimed));
         }
-        owners.close();
+        tasks.spawn(trim(Arc::clone(&shared), config.partitions, config.keep, clock));
+        tasks.close();
         Ok(Arc::new(Self {
             queries: Admission::new("queries", config.query.queries_per_tenant),
             tails: Admission::new("live tails", config.query.tails_per_tenant),
@@ -108,7 +110,7 @@ impl Service {
             registry,
             signals,
             shared,
-            owners,
+            tasks,
         }))
     }
 
@@ -261,7 +263,7 @@ impl weir_runtime::Service for Service {
 
     async fn drain(&self) {
         self.shared.stop.cancel();
-        if tokio::time::timeout(DRAIN_MAX, self.owners.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 "some owners of storage did not end in time; their frames are read again at the next start"
             );

@@ -81,7 +81,9 @@ impl CatchUp {
     }
 
     async fn open(&mut self, partition: Partition, place: Place) -> Result<Box<dyn LogReader>> {
-        if place.sequence > 0 && !self.marks.holds(place.generation, place.sequence) {
+        // A mark right after a loss stands below the first sequence of its generation.
+        let holds = |sequence| self.marks.holds(place.generation, sequence);
+        if place.sequence > 0 && !holds(place.sequence) && !holds(place.sequence.saturating_add(1)) {
             return Err(Error::new(
                 ErrorKind::FailedPrecondition,
                 "POSITION_LOST",

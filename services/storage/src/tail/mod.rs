@@ -9,8 +9,5 @@ mod cursor;
 mod fan_out;
 mod session;
 
-#[cfg(test)]
-mod tests;
-
 pub(crate) use fan_out::FanOut;
 pub(crate) use session::{Event, Message, Sources, Tail, TailRequest};

@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
     }
 
     async fn take(&mut self, read: Batch) -> Result<()> {
-        let Owner { shared, partition } = self.owner;
+        let shared = &self.owner.shared;
         let _slot = shared.slots.acquire().await.map_err(|_| Error::unavailable("storage is stopping"))?;
         let mut heard = Vec::new();
         for record in &read.records {
