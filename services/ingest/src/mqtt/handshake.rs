@@ -120,8 +120,8 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
 fn accept(level: Option<u8>, packet: &[u8], output: &mut Vec<u8>) -> Option<(Protocol, Hello)> {
     match level {
         Some(level @ (4 | 5)) => match Protocol::accept(level, packet) {
-            Ok(accepted) => Some(accepted),
-            Err((protocol, code)) => {
+            (protocol, Ok(hello)) => Some((protocol, hello)),
+            (protocol, Err(code)) => {
                 protocol.refuse_with(code, "the CONNECT packet cannot be accepted", output);
                 None
             }

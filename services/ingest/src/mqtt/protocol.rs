@@ -63,11 +63,8 @@ pub(super) struct Welcome {
 }
 
 impl Protocol {
-    /// Reads a CONNECT of `level` 4 or 5.
-    ///
-    /// # Errors
-    /// The code with which the connection is refused.
-    pub(super) fn accept(level: u8, connect: &[u8]) -> Result<(Self, Hello), (Self, ConnectReasonCode)> {
+    /// Reads a CONNECT of `level` 4 or 5, or says with which code it is refused.
+    pub(super) fn accept(level: u8, connect: &[u8]) -> (Self, Result<Hello, ConnectReasonCode>) {
         let (version, core) = match level {
             5 => (Version::V5, CoreVersion::V5_0),
             _ => (Version::V3_1_1, CoreVersion::V3_1_1),
@@ -82,11 +79,11 @@ impl Protocol {
         for event in protocol.core.recv(&mut Cursor::new(connect)) {
             match event {
                 Event::NotifyPacketReceived(Packet::V3_1_1Connect(packet)) => {
-                    return Ok((protocol, Hello::v3_1_1(&packet)));
+                    return (protocol, Ok(Hello::v3_1_1(&packet)));
                 }
                 Event::NotifyPacketReceived(Packet::V5_0Connect(packet)) => {
                     protocol.remember(packet.props());
-                    return Ok((protocol, Hello::v5(&packet)));
+                    return (protocol, Ok(Hello::v5(&packet)));
                 }
                 Event::NotifyError(found) => error = found,
                 _ => {}
@@ -99,7 +96,7 @@ impl Protocol {
             MqttError::ProtocolError => ConnectReasonCode::ProtocolError,
             _ => ConnectReasonCode::MalformedPacket,
         };
-        Err((protocol, code))
+        (protocol, Err(code))
     }
 
     fn remember(&mut self, properties: &[Property]) {
@@ -530,7 +527,8 @@ mod tests {
 
     fn connected(level: u8) -> Protocol {
         let bytes = if level == 5 { CONNECT_5 } else { CONNECT_4 };
-        let Ok((mut protocol, _)) = Protocol::accept(level, bytes) else { unreachable!("a good CONNECT") };
+        let (mut protocol, hello) = Protocol::accept(level, bytes);
+        assert!(hello.is_ok());
         let welcome = Welcome { packet_max: 262_144, receive_max: 16, ..Welcome::default() };
         protocol.welcome(welcome, &mut Vec::new()).unwrap();
         protocol
@@ -545,7 +543,8 @@ mod tests {
         assert!((500..600).contains(&long.len()), "the reason string is there, and cut");
 
         let small = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x05\x27\x00\x00\x00\x10\x00\x00";
-        let Ok((mut protocol, _)) = Protocol::accept(5, small) else { unreachable!("a good CONNECT") };
+        let (mut protocol, hello) = Protocol::accept(5, small);
+        assert!(hello.is_ok());
         assert!(
             protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new()).is_err()
         );
@@ -572,10 +571,10 @@ mod tests {
                 bytes = start;
             }
             match Protocol::accept(level, &bytes) {
-                Ok((mut protocol, _)) => {
+                (mut protocol, Ok(_)) => {
                     let _ = protocol.welcome(Welcome { packet_max: 1_000, ..Welcome::default() }, &mut Vec::new());
                 }
-                Err((protocol, code)) => protocol.refuse_with(code, "no", &mut Vec::new()),
+                (protocol, Err(code)) => protocol.refuse_with(code, "no", &mut Vec::new()),
             }
         }
 

@@ -89,10 +89,13 @@ pub(super) const fn connack_3_1_1(kind: ErrorKind) -> ConnectReturnCode {
     codes(kind).connect_3_1_1
 }
 
-/// For a SUBACK.
+/// For a SUBACK, which has fewer codes: a child that does not exist is one that the device may not hear of.
 pub(super) fn suback(error: &Error) -> SubackReasonCode {
-    SubackReasonCode::try_from(codes(error.kind()).publish as u8)
-        .unwrap_or(SubackReasonCode::UnspecifiedError)
+    match error.kind() {
+        ErrorKind::NotFound => SubackReasonCode::NotAuthorized,
+        kind => SubackReasonCode::try_from(codes(kind).publish as u8)
+            .unwrap_or(SubackReasonCode::UnspecifiedError),
+    }
 }
 
 /// For a DISCONNECT of a device that may no longer be here: it was deleted, or its credential is not good any more.
