@@ -17,8 +17,8 @@ use super::{
     header, inbound,
     io::{Io, Moved},
     outbound::Outbound,
-    packets::{Acknowledge, Input, Publish, Version, Will},
-    protocol::{Broken, Protocol},
+    packets::{Acknowledge, Broken, Input, Publish, Version, Will},
+    protocol::Protocol,
     server::{Connected, Server},
     subscribe::{self, Changed, Subscriptions},
 };

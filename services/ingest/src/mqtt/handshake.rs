@@ -13,8 +13,8 @@ use super::{
     connection::{Connection, Peer},
     header,
     io::{Io, Moved},
-    packets::{Hello, Version},
-    protocol::{self, Broken, Protocol, Welcome},
+    packets::{Broken, Hello, Version},
+    protocol::{self, Protocol, Welcome},
     server::Server,
 };
 use crate::{sessions::Connect, unauthenticated::Seat};

@@ -1,7 +1,10 @@
 //! Packets as the rest of this module sees them: one shape for both versions of MQTT.
 
 use bytes::Bytes;
-use mqtt_protocol_core::mqtt::packet::{Property, Qos, v3_1_1, v5_0};
+use mqtt_protocol_core::mqtt::{
+    packet::{MqttString, Packet, Property, Qos, SubEntry, v3_1_1, v5_0},
+    result_code::{DisconnectReasonCode, MqttError, PubackReasonCode},
+};
 
 /// The longest W3C `traceparent` of version 00.
 const TRACEPARENT_MAX: usize = 55;
@@ -211,6 +214,112 @@ pub(super) enum Input {
         with_will: bool,
         expiry: Option<u32>,
     },
+}
+
+/// A client broke the protocol: the connection ends with this.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) code: DisconnectReasonCode,
+    pub(super) message: String,
+}
+
+impl Input {
+    /// What a packet of an authenticated client asks for.
+    ///
+    /// # Errors
+    /// Where the client may not send it.
+    pub(super) fn of(packet: Packet) -> Result<Self, Broken> {
+        Ok(match packet {
+            Packet::V3_1_1Publish(packet) => publish(Publish::V3_1_1(packet))?,
+            Packet::V5_0Publish(packet) => publish(Publish::V5(packet))?,
+            Packet::V3_1_1Pubrel(packet) => Input::Pubrel(packet.packet_id()),
+            Packet::V5_0Pubrel(packet) => Input::Pubrel(packet.packet_id()),
+            Packet::V3_1_1Puback(packet) => Input::Puback { id: packet.packet_id(), refused: None },
+            Packet::V5_0Puback(packet) => Input::Puback {
+                id: packet.packet_id(),
+                refused: packet.reason_code().filter(PubackReasonCode::is_failure).map(|code| {
+                    format!("the device refused it with reason code {:#04x} ({code})", code as u8)
+                }),
+            },
+            Packet::V3_1_1Subscribe(packet) => subscribe(packet.packet_id(), packet.entries())?,
+            Packet::V5_0Subscribe(packet) => {
+                if packet
+                    .props()
+                    .iter()
+                    .any(|property| matches!(property, Property::SubscriptionIdentifier(_)))
+                {
+                    return Err(Broken {
+                        code: DisconnectReasonCode::SubscriptionIdentifiersNotSupported,
+                        message: "subscription identifiers are not available".to_owned(),
+                    });
+                }
+                subscribe(packet.packet_id(), packet.entries())?
+            }
+            Packet::V3_1_1Unsubscribe(packet) => unsubscribe(packet.packet_id(), packet.entries())?,
+            Packet::V5_0Unsubscribe(packet) => unsubscribe(packet.packet_id(), packet.entries())?,
+            Packet::V3_1_1Pingreq(_) | Packet::V5_0Pingreq(_) => Input::Ping,
+            Packet::V3_1_1Disconnect(_) => Input::Disconnect { with_will: false, expiry: None },
+            Packet::V5_0Disconnect(packet) => disconnect(&packet),
+            other => {
+                return Err(Broken {
+                    code: DisconnectReasonCode::ProtocolError,
+                    message: format!("a {:?} packet is not expected here", other.packet_type()),
+                });
+            }
+        })
+    }
+}
+
+fn publish(publish: Publish) -> Result<Input, Broken> {
+    match publish.acknowledge() {
+        Acknowledge::Puback(0) | Acknowledge::Pubrec(0) => Err(Broken::zero()),
+        _ => Ok(Input::Publish(publish)),
+    }
+}
+
+fn subscribe(id: u16, entries: &[SubEntry]) -> Result<Input, Broken> {
+    if id == 0 {
+        return Err(Broken::zero());
+    }
+    let entry = |entry: &SubEntry| Entry {
+        filter: entry.topic_filter().to_owned(),
+        qos: entry.sub_opts().qos() as u8,
+    };
+    Ok(Input::Subscribe { id, entries: entries.iter().map(entry).collect() })
+}
+
+fn unsubscribe(id: u16, filters: &[MqttString]) -> Result<Input, Broken> {
+    if id == 0 {
+        return Err(Broken::zero());
+    }
+    Ok(Input::Unsubscribe { id, filters: filters.iter().map(|filter| filter.as_str().to_owned()).collect() })
+}
+
+fn disconnect(packet: &v5_0::Disconnect) -> Input {
+    let expiry = packet.props().iter().flatten().find_map(|property| match property {
+        Property::SessionExpiryInterval(seconds) => Some(seconds.val()),
+        _ => None,
+    });
+    let code = packet.reason_code().unwrap_or(DisconnectReasonCode::NormalDisconnection);
+    Input::Disconnect { with_will: code != DisconnectReasonCode::NormalDisconnection, expiry }
+}
+
+impl Broken {
+    pub(super) fn of(error: MqttError) -> Self {
+        // The codes of the protocol are below 0x100; the library's own, above it, all mean bytes that cannot be read.
+        let code = u8::try_from(error as u16)
+            .ok()
+            .and_then(|code| DisconnectReasonCode::try_from(code).ok())
+            .unwrap_or(DisconnectReasonCode::MalformedPacket);
+        Self { code, message: format!("the packet cannot be accepted: {error}") }
+    }
+
+    fn zero() -> Self {
+        Self {
+            code: DisconnectReasonCode::ProtocolError,
+            message: "a packet identifier must not be 0".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
