@@ -256,6 +256,6 @@ async fn read_device(place: &Place, sender: &Sender) -> Result<(usize, usize)> {
 /// The server's CPU time so far, by its own metrics.
 async fn cpu_seconds(admin: Option<&str>) -> Option<f64> {
     let text = reqwest::get(format!("http://{}/metrics", admin?)).await.ok()?.text().await.ok()?;
-    let line = text.lines().find(|line| line.starts_with("process_cpu_seconds_total"))?;
+    let line = text.lines().find(|line| line.starts_with("weir_process_cpu_seconds_total"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -200,7 +200,10 @@ impl Http {
             let answer = request.send().await;
             let answer = match answer {
                 Err(_) => Err(ended()),
-                Ok(response) if response.status().is_success() => Ok(Vec::new()),
+                Ok(response) if response.status().is_success() => {
+                    drop(response.bytes().await); // read to its end, so that the connection serves again
+                    Ok(Vec::new())
+                }
                 Ok(response) => Err(problem(response).await),
             };
             drop(turn);

@@ -1,6 +1,10 @@
 //! Logs: structured, to standard error, as JSON or for people.
 //!
-//! Metrics need nothing here: each component registers its own into the `prometheus::Registry` that it is given.
+//! Metrics: what the process costs. Each component registers its own into the `prometheus::Registry` that it is given.
+
+mod process;
+
+pub use process::process_metrics;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
