@@ -174,3 +174,53 @@ fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_config::ByteSize;
+    use weir_core::SystemClock;
+
+    use super::*;
+    use crate::testing;
+
+    async fn keep(letters: &DeadLetters, tenant: &TenantId, payload: Vec<u8>) {
+        let device = DeviceId::new("d1").unwrap();
+        let error = Error::invalid("temp", "TYPE_MISMATCH", "temp is text");
+        let topic = "v1/telemetry";
+        let payload = payload.into();
+        letters.keep(Refused { tenant, device: &device, topic, payload, error: &error }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_ring_keeps_the_newest_within_its_bounds_and_counts_the_rest_across_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = testing::records(dir.path());
+        let config = DeadLettersConfig { count: 5, bytes: ByteSize(1_000) };
+        let make = || DeadLetters::new(Arc::clone(&records), Arc::new(SystemClock), config.clone());
+        let (one, other) = (TenantId::new("t1").unwrap(), TenantId::new("t2").unwrap());
+        let letters = make();
+        for n in 0..7_u8 {
+            keep(&letters, &one, vec![n; 10]).await;
+        }
+        let (found, evicted) = make().list(&one, None, 100).await.unwrap();
+        assert_eq!((found.len(), evicted), (5, 2));
+        let mut payloads = Vec::new();
+        for letter in &found {
+            payloads.push(letters.get(&one, letter.id).await.unwrap().1[0]);
+        }
+        assert_eq!(payloads, [6, 5, 4, 3, 2], "newest first");
+        keep(&make(), &one, vec![9; 985]).await;
+        let (found, evicted) = letters.list(&one, None, 100).await.unwrap();
+        assert_eq!((found.len(), evicted), (2, 6), "by bytes too");
+        let (page, _) = letters.list(&one, Some(found[0].id), 100).await.unwrap();
+        assert_eq!(page, found[1..]);
+        assert!(letters.list(&other, None, 100).await.unwrap().0.is_empty(), "each tenant has its own");
+        assert!(letters.get(&other, found[0].id).await.is_err());
+    }
+
+    #[test]
+    fn a_topic_is_cut_between_characters() {
+        assert_eq!(cut("äö", 3), "ä");
+        assert_eq!(cut("ab", 3), "ab");
+    }
+}

@@ -25,6 +25,8 @@ mod mqtt;
 mod publish;
 mod service;
 mod sessions;
+#[cfg(test)]
+mod testing;
 mod unauthenticated;
 
 pub use config::Config;
