@@ -8,9 +8,9 @@
 //! A re-read after a crash writes the very same bytes, and for that two things are rebuilt exactly as they stood at the
 //! recorded progress:
 //! - *A device's clock* is derived from the store, not checkpointed: from its newest values where none of them stands
-//!   above the progress, else from its rows at or below the progress, which are immutable ([`writer`], `clock`).
+//!   above the progress, else from its rows at or below the progress, which are immutable (`writer::clock`).
 //! - *A bucket's byte count* decides the width of the next row's bucket. Counts reach the `buckets` table only after the
-//!   progress that they belong to, by a redo record in the same commit as that progress (`checkpoint`), so the table
+//!   progress that they belong to, by a redo record in the same commit as that progress (`writer::checkpoint`), so the table
 //!   never runs ahead of it.
 //!
 //! It is not the place for rules (it only gives them rows), nor for identity: device ids and labels are the registry's.

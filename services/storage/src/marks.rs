@@ -8,9 +8,9 @@ use weir_core::{Error, ErrorKind, Partition, Position, Result, Stream, progress:
 
 /// The longest wait for a position, whatever the caller's deadline: a writer that is further behind is an incident, and
 /// the caller should know.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Positions in one request: one for each partition that a client's batch touched, by default.
-pub(crate) const POSITIONS_MAX: usize = 16;
+const POSITIONS_MAX: usize = 16;
 
 /// Every frame of a partition up to this one can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Marks {
 
 impl Marks {
     pub(crate) fn new(generations: Generations, marks: impl IntoIterator<Item = Mark>) -> Self {
-        let marks = marks.into_iter().map(|mark| watch::Sender::new(mark)).collect();
+        let marks = marks.into_iter().map(watch::Sender::new).collect();
         Self { generations: RwLock::new(generations), marks }
     }
 

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Clock, Partition, Position, Result, Stream,
+    Clock, Error, ErrorKind, Partition, Position, Result, Stream,
     port::{
         Log, Records, Registry, RuleRow, RuleRows, RuleScan, ScanOrder, SeriesKey, Signals, TelemetryReader,
         TelemetryStore,
@@ -17,7 +17,7 @@ use weir_frame::row::RowView;
 
 use crate::{
     Config,
-    marks::{Marks, WAIT_MAX},
+    marks::Marks,
     metrics::Metrics,
     query::{
         Admission, AggregateRequest, Aggregates, Devices, Latest, PageToken, Point, PointRequest, Points,
@@ -209,7 +209,13 @@ impl TelemetryReader for Service {
         if let Some(through) =
             scan.through.filter(|through| marks.holds(through.generation, through.sequence))
         {
-            marks.wait(&[through], Some(Instant::now() + WAIT_MAX)).await?;
+            let written = marks.wait(&[through], None).await;
+            written.map_err(|error| match error.kind() {
+                ErrorKind::DeadlineExceeded => {
+                    Error::unavailable("storage is behind the log").with_source(error)
+                }
+                _ => error,
+            })?;
         }
         let range = Range {
             series: SeriesKey { tenant: scan.tenant.clone(), uid: scan.uid },

@@ -200,9 +200,13 @@ fn decode(chunk: &[u8]) -> Option<Vec<BucketRow>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
+    use std::{
+        collections::{BTreeMap, HashSet},
+        sync::Arc,
+    };
 
     use proptest::prelude::*;
+    use weir_core::{Partition, Stream};
 
     use super::*;
 
@@ -238,6 +242,47 @@ mod tests {
         #[test]
         fn a_damaged_chunk_is_refused_or_read_but_never_a_panic(chunk in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&chunk);
+        }
+    }
+
+    fn seconds(uid: u128, count: i64) -> Changed {
+        let series = SeriesKey { tenant: TenantId::new("t").unwrap(), uid: Uid::from_u128(uid) };
+        let bucket = |n: i64| BucketId::containing(Timestamp::from_micros(n * 1_000_000), Width::Second);
+        [(series, (0..count).map(|n| (bucket(n), n as u64)).collect())].into()
+    }
+
+    fn as_rows(changed: &Changed) -> BTreeMap<(SeriesKey, BucketId), u64> {
+        sorted(changed.iter().flat_map(|(series, buckets)| {
+            buckets.iter().map(move |(bucket, bytes)| bucket_row(series, *bucket, *bytes))
+        }))
+    }
+
+    #[tokio::test]
+    async fn the_last_checkpoint_is_read_back_whole_and_what_a_crash_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = weir_store_embedded::EmbeddedStore::open(dir.path(), Default::default()).unwrap();
+        let take = async || {
+            let claim = Claim::take(Arc::clone(&store) as _, "storage", Stream::Readings, Partition(3))
+                .await
+                .unwrap();
+            let (checkpoints, rows) = Checkpoints::open(&claim).await.unwrap();
+            (claim, checkpoints, sorted(rows))
+        };
+        let (mut claim, mut checkpoints, rows) = take().await;
+        assert!(rows.is_empty());
+        for count in [32_000, 5, 31_000, 0] {
+            let changed = seconds(1, count);
+            let told = checkpoints.save(&mut claim, Progress::default(), &changed).await.unwrap();
+            assert_eq!(sorted(told), as_rows(&changed));
+            // A crash after the first chunk of the next checkpoint.
+            let next = chunk_key(checkpoints.pointer.number + 1, 0);
+            claim.commit_fenced(vec![Write::put(next, encode(&seconds(2, 10)).remove(0))]).await.unwrap();
+            (claim, checkpoints, _) = take().await;
+            checkpoints.sweep(&mut claim).await.unwrap();
+            let left = claim.checkpoint(KeyRange::prefix(CHUNK_PREFIX), 100).await.unwrap();
+            assert_eq!(left.len(), encode(&changed).len(), "only the chunks that count are left");
+            assert_eq!(take().await.2, as_rows(&changed));
+            (claim, checkpoints, _) = take().await;
         }
     }
 

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::read::Reader;
 
-/// How long an idle owner waits for a frame before it looks at the stream's end again.
-const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// How long an idle owner waits for a frame before it looks at the stream's end again: its mark is that far behind, which
+/// a rule that is read again may wait for.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// How often an idle owner records that it is idle: only trimming wants to know, and that keeps an hour.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(30);
 /// Changed bucket counts after which progress is recorded before its time: about a chunk of a checkpoint.
@@ -26,6 +27,7 @@ const CHANGED_MAX: usize = 20_000;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Owns a partition until the service stops.
+#[derive(Clone)]
 pub(crate) struct Owner {
     shared: Arc<Shared>,
     partition: Partition,
@@ -59,7 +61,7 @@ impl Owner {
             };
             let began = Instant::now();
             let outcome = match claimed {
-                Ok(claimed) => Session::new(&self, claimed).run().await,
+                Ok(claimed) => self.clone().own(claimed).await,
                 Err(error) => Err(error),
             };
             let Err(error) = outcome else { break };
@@ -72,6 +74,13 @@ impl Owner {
                 () = self.shared.stop.cancelled() => {}
             }
         }
+    }
+
+    /// A session in a task of its own, so that a panic in it is a failure like any other and not a partition that nobody
+    /// writes.
+    async fn own(self, claimed: Claimed) -> Result<()> {
+        let session = tokio::spawn(async move { Session::new(&self, claimed).run().await });
+        session.await.unwrap_or_else(|source| Err(Error::internal("an owner panicked").with_source(source)))
     }
 
     async fn claim_again(&self) -> Result<Claimed> {

@@ -16,7 +16,7 @@ fn any_value(dice: &mut Dice) -> (Value, Kind) {
     match dice.below(5) {
         0 => (Value::Double(number as f64 / 8.0), Kind::DoubleValue(number as f64 / 8.0)),
         1 => (Value::Int64(-(number as i64)), Kind::Int64Value(-(number as i64))),
-        2 => (Value::Bool(number % 2 == 0), Kind::BoolValue(number % 2 == 0)),
+        2 => (Value::Bool(number > 500), Kind::BoolValue(number > 500)),
         3 => (Value::String(format!("ä{number}")), Kind::StringValue(format!("ä{number}"))),
         _ => (Value::Bytes(vec![number as u8; 3].into()), Kind::BytesValue(vec![number as u8; 3].into())),
     }

@@ -176,7 +176,9 @@ impl World {
         let server = tonic::transport::Server::builder()
             .layer(weir_grpc::AuthLayer::new(Arc::clone(&devices) as _))
             .add_routes(routes.routes())
-            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+            .serve_with_incoming(
+                tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)),
+            );
         let server = tokio::spawn(async move { server.await.unwrap() });
         let client = TelemetryServiceClient::connect(address).await.unwrap();
         Self { log, records, store, devices, service, client, metrics, server }
