@@ -12,6 +12,8 @@
 
 mod access;
 mod answer;
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod dead_letters;
 mod decode;
