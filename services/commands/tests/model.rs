@@ -112,6 +112,12 @@ impl Model {
         }
     }
 
+    fn accept(&mut self, id: Uid, device: usize, request: u8, on_response: bool, ttl: u64) {
+        let (expires_at, state) = (self.now + ttl, State::Queued);
+        let (unknown, offer) = (false, None);
+        self.commands.push(Expected { id, device, request, on_response, expires_at, state, unknown, offer });
+    }
+
     fn advance(&mut self, seconds: u64) {
         self.now += seconds;
         for command in self.commands.iter_mut().filter(|command| command.expires_at <= self.now) {
@@ -164,92 +170,100 @@ impl Run {
 
     /// Does it in both, and compares what each says.
     async fn apply(&mut self, op: &Op) -> weir_core::Result<()> {
-        let (fixture, model) = (&self.served.fixture, &mut self.model);
-        let service = &fixture.service;
         match *op {
             Op::Send { device, request, on_response, ttl } => {
-                let order = if on_response { Order::OnResponse } else { Order::OnDelivery };
-                let to = &self.devices[device];
-                let id = fixture.send_with(to, &request.to_string(), order, Duration::from_secs(ttl)).await?;
-                let same = |known: &&Expected| known.device == device && known.request == request;
-                match model.commands.iter().find(same) {
-                    Some(known) => assert_eq!(known.id, id),
-                    None => model.commands.push(Expected {
-                        id,
-                        device,
-                        request,
-                        on_response,
-                        expires_at: model.now + ttl,
-                        state: State::Queued,
-                        unknown: false,
-                        offer: None,
-                    }),
-                }
-                self.found(id).await?;
+                self.send(device, request, on_response, ttl).await?;
             }
             Op::Attach { device } => {
-                let epoch = fixture
-                    .service
-                    .attach(&self.devices[device], weir_core::port::Session(Uid::random()))
-                    .await?;
-                let before = model.epochs.insert(device, epoch.0);
+                let session = weir_core::port::Session(Uid::random());
+                let epoch = self.served.fixture.service.attach(&self.devices[device], session).await?;
+                let before = self.model.epochs.insert(device, epoch.0);
                 assert!(before.is_none_or(|before| before < epoch.0));
             }
-            Op::Take { device, acknowledges } => {
-                let Some(epoch) = model.epochs.get(&device).copied() else { return Ok(()) };
-                let (to, session) = (&self.devices[device], SessionEpoch(epoch));
-                let next = match acknowledges {
-                    true => service.next(to, session).await?,
-                    false => service.next_unacknowledged(to, session).await?,
-                };
-                let next = next.map(|queued| (queued.command.request.id, queued.again));
-                let expected = model.next(device, acknowledges);
-                assert_eq!(next, expected.map(|(index, again)| (model.commands[index].id, again)));
-                if let Some((index, _)) = expected {
-                    service.sent(to, session, model.commands[index].id).await?;
-                    let (now, command) = (model.now, &mut model.commands[index]);
-                    let first =
-                        command.offer.filter(|(of, ..)| *of == epoch).map_or(now, |(_, first, _)| first);
-                    command.offer = Some((epoch, first, now));
-                    command.state = State::Sent;
-                }
-            }
-            Op::Deliver { device, nth } => {
-                let Some(epoch) = model.epochs.get(&device).copied() else { return Ok(()) };
-                let mut ours = model.commands.iter_mut().filter(|command| command.device == device);
-                let Some(command) = ours.nth(nth) else { return Ok(()) };
-                let done = service.delivered(&self.devices[device], SessionEpoch(epoch), command.id).await;
-                if command.state == State::Queued {
-                    assert!(refused(done)?, "a command that was not sent was delivered");
-                } else {
-                    done?;
-                    if command.state == State::Sent {
-                        command.state = State::Delivered;
-                    }
-                }
-            }
+            Op::Take { device, acknowledges } => self.take(device, acknowledges).await?,
+            Op::Deliver { device, nth } => self.deliver(device, nth).await?,
             Op::Answer { nth, ok } => {
-                let Some(command) = model.commands.get_mut(nth) else { return Ok(()) };
-                service.answered(&self.devices[command.device], command.id, answer(ok)).await?;
+                let Some(command) = self.model.commands.get_mut(nth) else { return Ok(()) };
+                let to = &self.devices[command.device];
+                self.served.fixture.service.answered(to, command.id, answer(ok)).await?;
                 Model::end(command, if ok { State::Succeeded } else { State::Failed });
             }
-            Op::Cancel { nth } => {
-                let Some(command) = model.commands.get_mut(nth) else { return Ok(()) };
-                let request = CancelCommandRequest { name: name(command.id), ..Default::default() };
-                let done = self.client.cancel_command(request).await.map_err(weir_grpc::from_status);
-                if is_final(command.state) && command.state != State::Canceled {
-                    assert!(refused(done.map(drop))?, "an ended command was canceled");
-                } else {
-                    done?;
-                    Model::end(command, State::Canceled);
-                }
-            }
+            Op::Cancel { nth } => self.cancel(nth).await?,
             Op::Advance { seconds } => {
-                fixture.clock.advance(Duration::from_secs(seconds));
-                model.advance(seconds);
+                self.served.fixture.clock.advance(Duration::from_secs(seconds));
+                self.model.advance(seconds);
             }
             Op::Restart => {}
         }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        device: usize,
+        request: u8,
+        on_response: bool,
+        ttl: u64,
+    ) -> weir_core::Result<()> {
+        let order = if on_response { Order::OnResponse } else { Order::OnDelivery };
+        let (to, request_id) = (&self.devices[device], request.to_string());
+        let id = self.served.fixture.send_with(to, &request_id, order, Duration::from_secs(ttl)).await?;
+        let same = |known: &&Expected| known.device == device && known.request == request;
+        match self.model.commands.iter().find(same) {
+            Some(known) => assert_eq!(known.id, id),
+            None => self.model.accept(id, device, request, on_response, ttl),
+        }
+        self.found(id).await.map(drop)
+    }
+
+    async fn take(&mut self, device: usize, acknowledges: bool) -> weir_core::Result<()> {
+        let Some(epoch) = self.model.epochs.get(&device).copied() else { return Ok(()) };
+        let (to, session, service) =
+            (&self.devices[device], SessionEpoch(epoch), &self.served.fixture.service);
+        let next = match acknowledges {
+            true => service.next(to, session).await?,
+            false => service.next_unacknowledged(to, session).await?,
+        };
+        let next = next.map(|queued| (queued.command.request.id, queued.again));
+        let expected = self.model.next(device, acknowledges);
+        assert_eq!(next, expected.map(|(index, again)| (self.model.commands[index].id, again)));
+        if let Some((index, _)) = expected {
+            let (now, command) = (self.model.now, &mut self.model.commands[index]);
+            service.sent(to, session, command.id).await?;
+            let first = command.offer.filter(|(of, ..)| *of == epoch).map_or(now, |(_, first, _)| first);
+            command.offer = Some((epoch, first, now));
+            command.state = State::Sent;
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, device: usize, nth: usize) -> weir_core::Result<()> {
+        let Some(epoch) = self.model.epochs.get(&device).copied() else { return Ok(()) };
+        let mut ours = self.model.commands.iter_mut().filter(|command| command.device == device);
+        let Some(command) = ours.nth(nth) else { return Ok(()) };
+        let service = &self.served.fixture.service;
+        let done = service.delivered(&self.devices[device], SessionEpoch(epoch), command.id).await;
+        if command.state == State::Queued {
+            assert!(refused(done)?, "a command that was not sent was delivered");
+            return Ok(());
+        }
+        done?;
+        if command.state == State::Sent {
+            command.state = State::Delivered;
+        }
+        Ok(())
+    }
+
+    async fn cancel(&mut self, nth: usize) -> weir_core::Result<()> {
+        let Some(command) = self.model.commands.get_mut(nth) else { return Ok(()) };
+        let request = CancelCommandRequest { name: name(command.id), ..Default::default() };
+        let done = self.client.cancel_command(request).await.map(drop).map_err(weir_grpc::from_status);
+        if is_final(command.state) && command.state != State::Canceled {
+            assert!(refused(done)?, "an ended command was canceled");
+            return Ok(());
+        }
+        done?;
+        Model::end(command, State::Canceled);
         Ok(())
     }
 
@@ -289,17 +303,7 @@ impl Run {
                 after.commands.retain(|known| known.id != id);
                 let get = self.client.clone().get_command(GetCommandRequest { name: name(id) }).await;
                 if get.is_ok() {
-                    let (expires_at, state) = (before.now + ttl, State::Queued);
-                    after.commands.push(Expected {
-                        id,
-                        device,
-                        request,
-                        on_response,
-                        expires_at,
-                        state,
-                        unknown: false,
-                        offer: None,
-                    });
+                    after.accept(id, device, request, on_response, ttl);
                 }
             }
             return;
@@ -325,7 +329,7 @@ impl Run {
                 possible.push((State::Expired, was.state == State::Sent));
             }
             assert!(possible.contains(&found), "{found:?} after {op:?} on {was:?}");
-            if !(is.state == State::Expired && !is_final(found.0)) {
+            if is.state != State::Expired || is_final(found.0) {
                 (is.state, is.unknown) = found;
             }
             if is.state == State::Sent && is.offer.is_none() {
