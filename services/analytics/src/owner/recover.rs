@@ -1,0 +1,187 @@
+//! Becoming the owner of a partition: claim, check the log, load the checkpoint, find out what was under way.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+use weir_core::{
+    Partition, Position, Result, Stream, TenantId, Uid, json,
+    port::{KeyRange, LogReader},
+    progress::{self, Claim, Generations, Progress},
+};
+
+use super::{READER, Shared, change::ChangeList, checkpoint::Checkpoints, state::Memory};
+use crate::{
+    alarm::{ALARMS, key, through},
+    outbox::Row,
+};
+
+/// Record partitions, and outbox rows, of one page of a scan; a row has at most some 50 KiB.
+const PAGE: usize = 100;
+
+/// A partition that is owned.
+pub(crate) struct Owned {
+    pub(super) shared: Arc<Shared>,
+    pub(super) partition: Partition,
+    pub(super) claim: Claim,
+    pub(super) generations: Generations,
+    pub(super) reader: Option<Box<dyn LogReader>>,
+    /// As it is in memory; the claim has what is recorded.
+    pub(super) progress: Progress,
+    /// The last frame that was evaluated.
+    pub(super) evaluated: (u32, u64),
+    /// The last entry of the change list that was applied.
+    pub(super) applied: u64,
+    pub(super) list: ChangeList,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) memory: Memory,
+    /// Up to where something was recorded for a tenant before this owner: there it reads again what another has
+    /// evaluated, and nothing changes but by the list.
+    pub(super) horizons: HashMap<TenantId, Position>,
+    /// Frames that wait for the next look, with what they need.
+    pub(super) caught_up: bool,
+    /// Devices that the registry does not know, and since when.
+    pub(super) strangers: HashMap<Uid, Instant>,
+    pub(super) times: Times,
+}
+
+/// When what comes by itself was done last, or is due.
+pub(super) struct Times {
+    pub(super) checkpoint_due: Instant,
+    pub(super) idle_due: Instant,
+    pub(super) tick_due: Instant,
+    pub(super) sweep_due: Instant,
+    pub(super) alive_due: Instant,
+}
+
+impl Owned {
+    /// Claims the partition and takes over where the former owner's checkpoint is.
+    ///
+    /// # Errors
+    /// Those of log and store.
+    pub(super) async fn recover(shared: Arc<Shared>, partition: Partition) -> Result<Self> {
+        let mut claim = Claim::take(Arc::clone(&shared.records), READER, Stream::Readings, partition).await?;
+        let resume = progress::resume(
+            &*shared.records,
+            &*shared.log,
+            Stream::Readings,
+            shared.config.partitions,
+            claim.progress(),
+        )
+        .await?;
+        if let Some(lost) = &resume.lost {
+            tracing::error!(%partition, lost, "the log has lost readings");
+        }
+        let bounds = shared.log.bounds(Stream::Readings).await?;
+        if resume.from < bounds.first {
+            tracing::error!(%partition, from = resume.from, first = bounds.first, "frames were trimmed before rules saw them");
+        }
+        let from = resume.from.max(bounds.first);
+        let (checkpoints, loaded) = Checkpoints::load(&mut claim).await?;
+        let pointer = checkpoints.pointer.clone();
+        let list = ChangeList::load(&claim, pointer.applied).await?;
+        let now = shared.clock.now();
+        let away = if pointer.number == 0 { Default::default() } else { now.since(pointer.alive_at) };
+        let memory = Memory::restore(partition, loaded, away, &shared.catalog).await?;
+        let reader = shared.log.read_from(Stream::Readings, partition, from).await?;
+        let horizons = open_alarms(&shared, partition).await?;
+        let soon = Instant::now();
+        Ok(Self {
+            progress: claim.progress().clone(),
+            evaluated: pointer.evaluated,
+            applied: pointer.applied,
+            reader: Some(reader),
+            generations: resume.generations,
+            shared,
+            partition,
+            claim,
+            list,
+            checkpoints,
+            memory,
+            horizons,
+            caught_up: false,
+            strangers: HashMap::new(),
+            times: Times {
+                checkpoint_due: soon,
+                idle_due: soon,
+                tick_due: soon,
+                sweep_due: soon, // whatever was signalled while nobody listened
+                alive_due: soon,
+            },
+        })
+    }
+
+    /// Whether it has recorded anything since it was claimed.
+    pub(super) fn has_advanced(&self) -> bool {
+        self.claim.progress() != &Progress::default() && self.caught_up
+    }
+
+    /// The position from which a change counts that is made now.
+    pub(super) fn from_now(&self) -> Position {
+        let (_, evaluated) = self.evaluated;
+        let sequence = evaluated.max(self.progress.sequence) + 1;
+        self.position(sequence)
+    }
+
+    pub(super) fn position(&self, sequence: u64) -> Position {
+        Position {
+            stream: Stream::Readings,
+            generation: self.generations.of(sequence),
+            sequence,
+            index: 0,
+            partition: self.partition,
+        }
+    }
+
+    /// Whether a frame was perhaps evaluated before, with visible results.
+    pub(super) fn is_behind(&self, tenant: &TenantId, at: Position) -> bool {
+        self.horizons
+            .get(tenant)
+            .is_some_and(|horizon| (at.generation, at.sequence) <= (horizon.generation, horizon.sequence))
+    }
+}
+
+/// Hands what waits in the outbox to the dispatcher, and gives each tenant's horizon.
+async fn open_alarms(shared: &Shared, partition: Partition) -> Result<HashMap<TenantId, Position>> {
+    let prefix = key::places(partition);
+    let mut horizons = HashMap::new();
+    let mut after = prefix.clone().into_bytes();
+    loop {
+        let page = shared.records.partitions(ALARMS, Some(&after), PAGE).await?;
+        let mut of_partition = VecDeque::new();
+        for place in &page {
+            let tenant = std::str::from_utf8(place).ok().and_then(|place| place.strip_prefix(&prefix));
+            match tenant {
+                Some(tenant) => of_partition.push_back((place, TenantId::new(tenant)?)),
+                None => break,
+            }
+        }
+        let last = of_partition.len() < PAGE;
+        for (place, tenant) in of_partition {
+            let counter = shared.records.get(ALARMS, place, key::COUNTER).await?;
+            if let Some(horizon) = through(counter.as_ref())? {
+                horizons.insert(tenant, horizon);
+            }
+            waiting_rows(shared, partition, place).await?;
+            after = place.to_vec();
+        }
+        if last {
+            return Ok(horizons);
+        }
+    }
+}
+
+async fn waiting_rows(shared: &Shared, partition: Partition, place: &[u8]) -> Result<()> {
+    let mut range = KeyRange::prefix(key::OUTBOX);
+    loop {
+        let page = shared.records.scan(ALARMS, place, range.clone(), PAGE).await?;
+        let rows = page.iter().map(json::from_stored).collect::<Result<Vec<Row>>>()?;
+        shared.dispatcher.take(partition, rows);
+        match page.last() {
+            Some(last) if page.len() == PAGE => range = range.after(&last.key),
+            _ => return Ok(()),
+        }
+    }
+}

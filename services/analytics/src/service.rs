@@ -1,0 +1,205 @@
+//! The service: what it stands on, its tasks, and their orderly end.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_core::{
+    Clock, Result, TenantId, Uid,
+    port::{CommandSender, Log, Records, Registry, Signal, Signals, TelemetryReader, Topic},
+};
+
+use crate::{
+    Config,
+    admission::Admission,
+    alarm::{Alarm, Alarms, Filter, Op, Person, Watch},
+    catalog::Catalog,
+    housekeeping,
+    metrics::Metrics,
+    outbox::Dispatcher,
+    owner::{self, Bells, Shared},
+    rules::Store,
+};
+
+/// How long owners may take to record their last state before they are left to end by themselves.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Rules over the log, alarms, actions. Dropped without [`weir_runtime::Service::drain`], it ends as a crash would.
+pub struct Service {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) telemetry: Arc<dyn TelemetryReader>,
+    pub(crate) rules: Store,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) alarms: Arc<Alarms>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) watches: Admission,
+    pub(crate) tests: Admission,
+    pub(crate) tasks: TaskTracker,
+    /// Ends every stream of answers.
+    pub(crate) closing: CancellationToken,
+    /// Ends everything where it stands.
+    kill: CancellationToken,
+}
+
+impl Service {
+    /// Claims every partition, recovers, and starts to evaluate.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a configuration out of bounds; `FailedPrecondition` (`PARTITIONS_CHANGED`) for another
+    /// partition count than the recorded one; those of store and log.
+    #[allow(clippy::too_many_arguments)] // the ports that it stands on, each once
+    pub async fn start(
+        config: Config,
+        log: Arc<dyn Log>,
+        records: Arc<dyn Records>,
+        signals: Arc<dyn Signals>,
+        registry: Arc<dyn Registry>,
+        commands: Arc<dyn CommandSender>,
+        telemetry: Arc<dyn TelemetryReader>,
+        clock: Arc<dyn Clock>,
+        metrics: &prometheus::Registry,
+    ) -> Result<Arc<Self>> {
+        config.check()?;
+        let metrics = Arc::new(Metrics::new(metrics)?);
+        let rules = Store::new(Arc::clone(&records));
+        let catalog = Arc::new(Catalog::new(rules.clone()));
+        let alarms = Arc::new(Alarms::new(
+            Arc::clone(&records),
+            Arc::clone(&clock),
+            config.partitions,
+            config.actions.waiting_per_rule,
+        ));
+        let kill = CancellationToken::new();
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&alarms),
+            commands,
+            config.actions.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            kill.clone(),
+        );
+        let shared = Arc::new(Shared {
+            bells: Bells::new(config.partitions),
+            config: config.clone(),
+            log,
+            records,
+            registry,
+            catalog: Arc::clone(&catalog),
+            alarms: Arc::clone(&alarms),
+            dispatcher,
+            clock: Arc::clone(&clock),
+            metrics,
+            trouble: Mutex::default(),
+            evaluated: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
+        let service = Arc::new(Self {
+            watches: Admission::new("watches", config.streams_per_tenant),
+            tests: Admission::new("tests", config.streams_per_tenant),
+            config,
+            clock,
+            signals,
+            telemetry,
+            rules,
+            catalog,
+            alarms,
+            shared,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            kill,
+        });
+        service.run().await?;
+        Ok(service)
+    }
+
+    async fn run(self: &Arc<Self>) -> Result<()> {
+        // Listening begins before anything is read, so that no change falls in between.
+        for topic in [Topic::Rules, Topic::Registry] {
+            let (heard, shared) = (self.signals.subscribe(topic).await, Arc::clone(&self.shared));
+            self.spawn(async move {
+                tokio::select! {
+                    () = shared.stop.cancelled() => {}
+                    () = shared.bells.listen(heard) => {}
+                }
+            });
+        }
+        let claims = self.alarms.every_partition().map(|partition| {
+            let shared = Arc::clone(&self.shared);
+            async move { Ok::<_, weir_core::Error>((partition, owner::claim(&shared, partition).await?)) }
+        });
+        for (partition, owned) in try_join_all(claims).await? {
+            self.spawn(owner::own(Arc::clone(&self.shared), partition, owned));
+        }
+        self.spawn(housekeeping::keep(Arc::downgrade(self), self.shared.stop.clone()));
+        Ok(())
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        self.tasks.spawn(async move {
+            kill.run_until_cancelled(task).await;
+        });
+    }
+
+    pub(crate) async fn person(&self, tenant: &TenantId, person: Person) -> Result<Alarm> {
+        let (partition, known) = self.alarms.find(tenant, person.alarm).await?;
+        let request_id =
+            if person.request_id.is_empty() { Uid::random().to_string() } else { person.request_id.clone() };
+        let person = Person { request_id, ..person };
+        let uid = person.alarm;
+        let mut applied = self.alarms.apply(partition, tenant, &[Op::Person(person)]).await?;
+        self.signals.publish(Signal::RulesChanged { tenant: tenant.clone() }).await;
+        Ok(applied.alarms.remove(&uid).unwrap_or(known))
+    }
+
+    pub(crate) async fn watch(&self, tenant: TenantId, filter: Filter, cursor: &str) -> Result<Watch> {
+        Watch::new(Arc::clone(&self.alarms), tenant, filter, cursor).await
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill.cancel();
+    }
+}
+
+#[async_trait]
+impl weir_runtime::Service for Service {
+    fn name(&self) -> &'static str {
+        "analytics"
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        let trouble = self.shared.trouble.lock();
+        match trouble.iter().min_by_key(|(partition, _)| **partition) {
+            None => Ok(()),
+            Some((partition, why)) => {
+                Err(format!("{} partitions are not evaluated; partition {partition}: {why}", trouble.len()))
+            }
+        }
+    }
+
+    async fn stop_intake(&self) {
+        self.closing.cancel();
+    }
+
+    async fn drain(&self) {
+        self.closing.cancel();
+        self.shared.stop.cancel();
+        self.tasks.close();
+        let ended = tokio::time::timeout(DRAIN_MAX, async {
+            self.tasks.wait().await;
+            self.shared.dispatcher.drain().await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                "rules did not record their last state in time; the next start reads a little more again"
+            );
+        }
+        self.kill.cancel();
+    }
+}
