@@ -152,6 +152,7 @@ impl weir_runtime::Service for Service {
 
     async fn drain(&self) {
         self.stop.cancel();
+        self.edge.intake.hurry();
         self.tasks.close();
         self.tasks.wait().await;
         self.edge.intake.drain().await;

@@ -41,8 +41,8 @@ impl Epochs {
 
 impl Api {
     /// The oldest command that may leave, waiting for one as long as the request says: a document with none or one.
-    pub(super) async fn next_command(&self, device: &DeviceAccess, wait: Option<&str>) -> Result<Answer> {
-        let until = Instant::now() + self.wait(wait)?;
+    pub(super) async fn next_command(&self, device: &DeviceAccess, query: &str) -> Result<Answer> {
+        let until = Instant::now() + self.wait(query)?;
         let key = device.key();
         let bell = self.edge.doorbells.put_up(key.uid); // before asking, so that nothing comes in between unheard
         let epoch = self.attach(&key).await?;
@@ -55,7 +55,11 @@ impl Api {
                 }
             }
             let ask = until.min(Instant::now() + ASK_EVERY);
-            if timeout_at(ask, bell.rung()).await.is_err() && Instant::now() >= until {
+            let over = tokio::select! {
+                rung = timeout_at(ask, bell.rung()) => rung.is_err() && Instant::now() >= until,
+                () = self.stop.cancelled() => true,
+            };
+            if over {
                 return Ok(json_answer(&json!({ "commands": [] })));
             }
         }
@@ -85,8 +89,10 @@ impl Api {
         Ok(epoch)
     }
 
-    fn wait(&self, wait: Option<&str>) -> Result<Duration> {
-        let Some(wait) = wait else { return Ok(Duration::ZERO) };
+    /// `wait=30s` of a query; zero without it.
+    fn wait(&self, query: &str) -> Result<Duration> {
+        let mut waits = query.split('&').filter_map(|pair| pair.strip_prefix("wait="));
+        let Some(wait) = waits.next() else { return Ok(Duration::ZERO) };
         let max = self.edge.config.http.wait_max;
         let wait = weir_config::duration::parse(wait).map_err(|error| error.with_field("wait"))?;
         if wait > max {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     routing::{get, post},
 };
-use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 use weir_core::{Error, ErrorKind, Result};
 
 use self::{body::Bodies, commands::Epochs, server::Door};
@@ -35,14 +35,16 @@ pub(crate) struct Api {
     edge: Arc<Edge>,
     bodies: Arc<Bodies>,
     epochs: Epochs,
+    /// Ends long polls, so that nobody waits for them.
+    stop: CancellationToken,
 }
 
 type Answer = Response<Body>;
 
-fn router(edge: Arc<Edge>) -> Router {
+fn router(edge: Arc<Edge>, stop: CancellationToken) -> Router {
     let http = &edge.config.http;
     let bodies = Bodies::new(edge.config.limits.packet.as_usize(), http.bodies.as_usize(), http.body_timeout);
-    let api = Arc::new(Api { edge, bodies, epochs: Epochs::default() });
+    let api = Arc::new(Api { edge, bodies, epochs: Epochs::default(), stop });
     Router::new()
         .route("/v1/telemetry", post(telemetry))
         .route("/v1/children/{device}/telemetry", post(child_telemetry))
@@ -58,42 +60,41 @@ async fn telemetry(State(api): State<Arc<Api>>, request: Request) -> Answer {
     answer_of(&api, api.publish(request, None).await.map(accepted))
 }
 
-async fn child_telemetry(State(api): State<Arc<Api>>, Path(child): Path<String>, request: Request) -> Answer {
-    answer_of(&api, api.publish(request, Some(&child)).await.map(accepted))
+async fn child_telemetry(State(api): State<Arc<Api>>, child: Part, request: Request) -> Answer {
+    let done = async { api.publish(request, Some(&part(child)?)).await };
+    answer_of(&api, done.await.map(accepted))
 }
 
-#[derive(Deserialize)]
-struct Wait {
-    #[serde(default)]
-    wait: Option<String>,
-}
-
-async fn next_command(State(api): State<Arc<Api>>, Query(wait): Query<Wait>, request: Request) -> Answer {
+async fn next_command(State(api): State<Arc<Api>>, request: Request) -> Answer {
     let next = async {
         let (parts, _) = request.into_parts();
+        if parts.method != Method::GET {
+            return Err(not_allowed(&parts)); // HEAD, which would take a command and not show it
+        }
         let device = api.authenticate(&parts).await?;
-        api.next_command(&device, wait.wait.as_deref()).await
+        api.next_command(&device, parts.uri.query().unwrap_or_default()).await
     };
     answer_of(&api, next.await)
 }
 
-async fn acknowledge(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Request) -> Answer {
+async fn acknowledge(State(api): State<Arc<Api>>, id: Part, request: Request) -> Answer {
     let done = async {
         let (parts, _) = request.into_parts();
         let device = api.authenticate(&parts).await?;
-        api.acknowledge(&device, id.parse()?).await
+        api.acknowledge(&device, part(id)?.parse()?).await
     };
     answer_of(&api, done.await.map(|()| empty()))
 }
 
-async fn respond(State(api): State<Arc<Api>>, Path(id): Path<String>, request: Request) -> Answer {
+async fn respond(State(api): State<Arc<Api>>, id: Part, request: Request) -> Answer {
     let done = async {
         let (parts, body) = request.into_parts();
         let device = api.authenticate(&parts).await?;
+        let id = part(id)?.parse()?;
         let body = api.bodies.read(body).await?;
         let max = api.edge.config.limits.command_payload.as_usize();
         let (answer, wrong) = answer::parse(&body, max, api.edge.clock.now());
-        api.edge.commands.answered(&device.key(), id.parse()?, answer).await?;
+        api.edge.commands.answered(&device.key(), id, answer).await?;
         wrong.map_or(Ok(()), Err)
     };
     answer_of(&api, done.await.map(|()| empty()))
@@ -105,8 +106,22 @@ async fn no_such_path(State(api): State<Arc<Api>>, request: Request) -> Answer {
 }
 
 async fn no_such_method(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    let text = format!("{} is not a method of {:?}", request.method(), request.uri().path());
-    answer_of(&api, Err(Error::new(ErrorKind::InvalidArgument, problem::METHOD, text)))
+    answer_of(&api, Err(not_allowed(&request.into_parts().0)))
+}
+
+fn not_allowed(request: &Parts) -> Error {
+    let text = format!("{} is not a method of {:?}", request.method, request.uri.path());
+    Error::new(ErrorKind::InvalidArgument, problem::METHOD, text)
+}
+
+/// A part of the path, which a client may have encoded badly.
+type Part = std::result::Result<Path<String>, PathRejection>;
+
+fn part(part: Part) -> Result<String> {
+    let Path(part) = part.map_err(|rejection| {
+        Error::new(ErrorKind::InvalidArgument, "PATH_INVALID", rejection.body_text().to_lowercase())
+    })?;
+    Ok(part)
 }
 
 impl Api {

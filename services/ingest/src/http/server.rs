@@ -18,6 +18,8 @@ use crate::{edge::Edge, unauthenticated::Seat};
 
 /// A request's line and headers; hyper answers 431 above it. The least that hyper takes is half of it.
 const HEADERS_MAX: usize = 16 * 1024;
+/// How long a request that is under way may go on when the listener stops: the process ends within 20 s.
+const STOP_GRACE: Duration = Duration::from_secs(12);
 /// How long to wait where the process has run out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,7 +67,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    let router = router(Arc::clone(&edge));
+    let router = router(Arc::clone(&edge), stop.clone());
     let seats = Arc::new(Semaphore::new(edge.config.limits.connections));
     loop {
         // At the limit the next connection waits in the listener's backlog.
@@ -144,6 +146,7 @@ async fn exchange(edge: &Edge, router: Router, stream: TcpStream, door: Door, st
     tokio::select! {
         done = served.as_mut() => told(done),
         () = door.evicted() => {}
+        () = tokio::time::sleep(STOP_GRACE) => {}
     }
 }
 

@@ -136,10 +136,15 @@ impl Intake {
         }
     }
 
+    /// No more waiting for a log that is away: each frame has one more attempt.
+    pub(crate) fn hurry(&self) {
+        self.stop.cancel();
+    }
+
     /// Takes nothing more, and returns when all that was taken is answered.
     pub(crate) async fn drain(&self) {
         self.windows.iter().for_each(|window| window.close());
-        self.stop.cancel();
+        self.hurry();
         self.publishers.close();
         self.publishers.wait().await;
     }

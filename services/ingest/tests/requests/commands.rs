@@ -62,3 +62,18 @@ async fn an_answer_that_makes_no_sense_fails_the_command_and_says_so() {
         "NOT_FOUND"
     );
 }
+
+#[tokio::test]
+async fn a_long_poll_ends_when_the_edge_stops() {
+    let edge = Edge::start().await;
+    edge.people.add("t1", "d1", false);
+    let polling = poll(&edge, "?wait=60s");
+    tokio::pin!(polling);
+    tokio::select! {
+        answer = &mut polling => panic!("there is none yet: {answer}"),
+        () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+    }
+    weir_runtime::Service::stop_intake(&*edge.service).await;
+    assert_eq!(within("the answer", polling).await, serde_json::json!([]));
+    within("the drain", weir_runtime::Service::drain(&*edge.service)).await;
+}

@@ -66,6 +66,7 @@ async fn every_refusal_is_a_problem_document() {
     for (request, status, reason, limit) in [
         (Request { path: "/v2/telemetry", ..base }, 404, "NOT_FOUND", ""),
         (get, 405, "METHOD_NOT_ALLOWED", ""),
+        (Request { path: "/v1/children/%ff/telemetry", ..base }, 400, "PATH_INVALID", ""),
         (Request { token: "", ..base }, 401, "UNAUTHENTICATED", ""),
         (Request { token: "wd_x_y", ..base }, 401, "UNAUTHENTICATED", ""),
         (Request { token: "wa_t1_write", ..base }, 403, "PERMISSION_DENIED", ""),
@@ -81,6 +82,7 @@ async fn every_refusal_is_a_problem_document() {
         let answer = edge.send(request).await;
         let (found, _, at) = answer.problem(status);
         assert_eq!((found.as_str(), at.as_str()), (reason, limit), "{answer:?}");
+        assert_eq!(answer.header("allow").is_some(), status == 405, "{answer:?}");
         assert_eq!(answer.header("www-authenticate").is_some(), status == 401);
         if !limit.is_empty() {
             assert!(answer.json()["detail"].as_str().unwrap().contains(limit), "{answer:?}");
