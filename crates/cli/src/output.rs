@@ -89,7 +89,7 @@ pub(crate) fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -
         return Ok(());
     }
     for row in table.lines() {
-        line(row.trim_end())?;
+        line(row.strip_prefix(' ').unwrap_or(&row).trim_end())?; // cells are padded on both sides
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ fn facts(value: &Value) -> Result<()> {
         table.add_row([key.as_str(), text.as_str()]);
     }
     for row in table.lines() {
-        line(row.trim_end())?;
+        line(row.strip_prefix(' ').unwrap_or(&row).trim_end())?; // cells are padded on both sides
     }
     Ok(())
 }

@@ -132,7 +132,8 @@ fn closed() -> Error {
 
 /// The answer to a publish or subscribe that is under way.
 enum Waiting {
-    Publish(oneshot::Sender<Result<Option<Position>>>, #[allow(dead_code)] OwnedSemaphorePermit), // freed with the answer
+    /// The place in the window is freed with the answer.
+    Publish { answer: oneshot::Sender<Result<Option<Position>>>, _place: OwnedSemaphorePermit },
     Subscribe(oneshot::Sender<Result<()>>),
 }
 
@@ -232,7 +233,7 @@ impl Link {
                 let packet = v5_0::Publish::builder()
                     .topic_name(topic)
                     .and_then(|builder| builder.qos(Qos::AtLeastOnce).packet_id(id).payload(payload).build());
-                (packet.ok().map(Into::into), Waiting::Publish(answer, permit))
+                (packet.ok().map(Into::into), Waiting::Publish { answer, _place: permit })
             }
             Request::Subscribe { filter, answer } => {
                 let entry = SubEntry::new(filter, SubOpts::new().set_qos(Qos::AtLeastOnce));
@@ -252,7 +253,7 @@ impl Link {
     async fn packet(&mut self, packet: Packet, incoming: &mpsc::Sender<Incoming>) -> Option<()> {
         match packet {
             Packet::V5_0Puback(puback) => {
-                if let Some(Waiting::Publish(answer, _)) = self.waiting.remove(&puback.packet_id()) {
+                if let Some(Waiting::Publish { answer, .. }) = self.waiting.remove(&puback.packet_id()) {
                     drop(answer.send(published(&puback))); // whoever asked may have gone
                 }
             }

@@ -14,48 +14,61 @@ use weir_core::{Error, ErrorKind, Result};
 /// Everything that can be configured. Each key can also be given as `WEIR__SECTION__KEY`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where Weir listens.
-    pub listen: Listen,
+    pub(crate) listen: Listen,
     /// Where the embedded engines keep their data.
-    pub data: Data,
+    pub(crate) data: Data,
     /// The log that every reading and command goes through.
-    pub log: Log,
+    pub(crate) log: Log,
     /// Secrets for the hashes of tokens.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
     /// How the process ends.
-    pub drain: Drain,
+    pub(crate) drain: Drain,
     /// What the process tells about itself.
-    pub logs: weir_observability::Config,
+    pub(crate) logs: weir_observability::Config,
     /// Tenants, tokens, profiles, devices.
-    pub registry: weir_registry::Config,
+    pub(crate) registry: weir_registry::Config,
     /// The device edge.
-    pub ingest: weir_ingest::Config,
+    pub(crate) ingest: weir_ingest::Config,
     /// Telemetry and queries.
-    pub storage: weir_storage::Config,
+    pub(crate) storage: weir_storage::Config,
     /// Rules, alarms and their actions.
-    pub analytics: weir_analytics::Config,
+    pub(crate) analytics: weir_analytics::Config,
     /// Commands.
-    pub commands: weir_commands::Config,
+    pub(crate) commands: weir_commands::Config,
+}
+
+impl Config {
+    /// Gives each service what it shares with the log: said once by the user, needed by all.
+    pub(crate) fn share(&mut self) {
+        let (partitions, keep) = (self.log.partitions, self.log.keep);
+        self.ingest.partitions = partitions;
+        self.storage.partitions = partitions;
+        self.storage.keep = keep;
+        self.analytics.partitions = partitions;
+        self.commands.partitions = partitions;
+        self.commands.log_keep = keep;
+    }
 }
 
 /// Where Weir listens.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// The address of every listener; loopback unless you say otherwise.
     #[schemars(with = "String")]
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// MQTT 3.1.1 and 5 over TCP.
-    pub mqtt_port: u16,
+    pub(crate) mqtt_port: u16,
     /// The device API over HTTP.
-    pub http_port: u16,
+    pub(crate) http_port: u16,
     /// The gRPC API.
-    pub grpc_port: u16,
+    pub(crate) grpc_port: u16,
     /// `/livez`, `/readyz`, `/metrics`.
-    pub admin_port: u16,
+    pub(crate) admin_port: u16,
     /// Allows listening off loopback without TLS: tokens and data then cross the network readable.
-    pub insecure: bool,
+    pub(crate) insecure: bool,
 }
 
 impl Default for Listen {
@@ -76,7 +89,7 @@ impl Listen {
     ///
     /// # Errors
     /// `PLAINTEXT_REFUSED` that names the key and the flag.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.address.is_loopback() || self.insecure {
             return Ok(());
         }
@@ -93,7 +106,7 @@ impl Listen {
     }
 
     /// The address of one port.
-    pub fn socket(&self, port: u16) -> SocketAddr {
+    pub(crate) fn socket(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.address, port)
     }
 }
@@ -101,12 +114,12 @@ impl Listen {
 /// Where the embedded engines keep their data.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Data {
+pub(crate) struct Data {
     /// The directory; one process at a time.
     #[schemars(with = "String")]
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Memory for cached blocks of the embedded store.
-    pub cache: ByteSize,
+    pub(crate) cache: ByteSize,
 }
 
 impl Default for Data {
@@ -119,18 +132,18 @@ impl Default for Data {
 /// The log that every reading and command goes through.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub(crate) struct Log {
     /// What an acknowledgement survives: `power-loss` or `process`.
-    pub durability: Durability,
+    pub(crate) durability: Durability,
     /// How many partitions each stream has, 1 to 4,096; fixed at the first start.
     #[schemars(range(min = 1, max = 4096))]
-    pub partitions: u16,
+    pub(crate) partitions: u16,
     /// How long frames are kept after every reader is done with them, for live tails and repairs.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
-    pub keep: Duration,
+    pub(crate) keep: Duration,
     /// At this size of a stream the log refuses (and never forgets).
-    pub max_bytes: ByteSize,
+    pub(crate) max_bytes: ByteSize,
 }
 
 impl Default for Log {
@@ -147,25 +160,25 @@ impl Default for Log {
 /// Secrets for the hashes of tokens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Auth {
+pub(crate) struct Auth {
     /// A file that `weir init` made: one pepper a line, the first for new tokens, the rest for old ones. Required by
     /// `weir serve`.
     #[schemars(with = "Option<String>")]
-    pub pepper_file: Option<PathBuf>,
+    pub(crate) pepper_file: Option<PathBuf>,
 }
 
 /// How the process ends.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// How long it stays up after it says not ready, so that load balancers look elsewhere first.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
-    pub endpoint_delay: Duration,
+    pub(crate) endpoint_delay: Duration,
     /// How long the rest may take.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
-    pub deadline: Duration,
+    pub(crate) deadline: Duration,
 }
 
 impl Default for Drain {
@@ -179,7 +192,7 @@ impl Default for Drain {
 ///
 /// # Errors
 /// `Internal` where it cannot be written.
-pub fn schema() -> Result<String> {
+pub(crate) fn schema() -> Result<String> {
     let failed = |source| Error::internal("cannot write the schema").with_source(source);
     let mut schema = serde_json::to_value(schemars::schema_for!(Config)).map_err(failed)?;
     if let Some(object) = schema.as_object_mut() {

@@ -25,7 +25,7 @@ const TENANT: &str = "default";
 #[command(after_help = "Examples:
   weir dev --demo
   weir dev --data-dir /tmp/weir --mqtt-port 2883")]
-pub struct Args {
+pub(crate) struct Args {
     /// Replay real sensor data: a room that gets stuffy, engines that wear out
     #[arg(long)]
     demo: bool,
@@ -49,7 +49,7 @@ pub struct Args {
 ///
 /// # Errors
 /// One clear line for each thing that can be wrong at start; `DEMO_FAILED` where an expectation did not hold.
-pub async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(args: Args) -> Result<()> {
     let mut config: Config = weir_config::load(None)?;
     config.data.dir.clone_from(&args.data_dir);
     config.listen.insecure |= args.insecure;
@@ -138,7 +138,7 @@ Ctrl-C ends it; the data stays."
 }
 
 /// How to call this program from this shell.
-pub fn program() -> Arc<str> {
+pub(crate) fn program() -> Arc<str> {
     let Ok(this) = std::env::current_exe() else { return "weir".into() };
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|dir| dir.join("weir") == this) {

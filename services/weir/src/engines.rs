@@ -14,15 +14,15 @@ use crate::config::Config;
 
 /// The engine ports, bound.
 #[derive(Clone)]
-pub struct Engines {
+pub(crate) struct Engines {
     /// Readings and commands.
-    pub log: Arc<dyn Log>,
+    pub(crate) log: Arc<dyn Log>,
     /// Doorbells.
-    pub signals: Arc<dyn Signals>,
+    pub(crate) signals: Arc<dyn Signals>,
     /// Small records.
-    pub records: Arc<dyn Records>,
+    pub(crate) records: Arc<dyn Records>,
     /// Telemetry.
-    pub telemetry: Arc<dyn TelemetryStore>,
+    pub(crate) telemetry: Arc<dyn TelemetryStore>,
 }
 
 /// The layout of the data directory; another one is refused.
@@ -35,7 +35,7 @@ const READERS: [&str; 3] = ["storage", "analytics", "commands"];
 /// # Errors
 /// `DATA_DIR_VERSION` for a directory of another release; `DATA_DIR_IN_USE` where another process has it; `DATA_LOSS` that
 /// names file and offset where the log is damaged.
-pub async fn open(config: &Config) -> Result<Engines> {
+pub(crate) async fn open(config: &Config) -> Result<Engines> {
     let dir = config.data.dir.clone();
     let options = weir_store_embedded::Options {
         durability: config.log.durability,
@@ -79,7 +79,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 ///
 /// # Errors
 /// `DATA_DIR_VERSION`, `DATA_DIR_FOREIGN`, or what the file system says.
-pub fn prepare(dir: &Path) -> Result<()> {
+pub(crate) fn prepare(dir: &Path) -> Result<()> {
     let failed = |what: &str, source: std::io::Error| {
         Error::unavailable(format!("cannot {what} the data directory {}: {source}", dir.display()))
     };

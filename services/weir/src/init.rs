@@ -13,7 +13,7 @@ use crate::{
 /// `weir init`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  weir init --dir /etc/weir --data-dir /var/lib/weir\n  weir serve --target all --config /etc/weir/weir.toml")]
-pub struct Args {
+pub(crate) struct Args {
     /// Where weir.toml and the pepper are written
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
@@ -29,7 +29,7 @@ pub struct Args {
 ///
 /// # Errors
 /// `ALREADY_INITIALIZED` where there is a token already.
-pub async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(args: Args) -> Result<()> {
     let tenant = TenantId::new(&args.first_tenant)?;
     let failed = |what: &PathBuf, source| Error::unavailable(format!("cannot write {}: {source}", what.display()));
     fs::create_dir_all(&args.dir).map_err(|source| failed(&args.dir, source))?;

@@ -8,28 +8,28 @@ use weir_core::{Error, ErrorKind, Result};
 use crate::config::Listen;
 
 /// Every listener of the process, bound.
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// MQTT.
-    pub mqtt: TcpListener,
+    pub(crate) mqtt: TcpListener,
     /// The device API over HTTP.
-    pub http: TcpListener,
+    pub(crate) http: TcpListener,
     /// gRPC.
-    pub grpc: TcpListener,
+    pub(crate) grpc: TcpListener,
     /// Admin.
-    pub admin: TcpListener,
+    pub(crate) admin: TcpListener,
 }
 
 /// Where they are; with port 0 the port that the system chose.
 #[derive(Debug, Clone, Copy)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// MQTT.
-    pub mqtt: SocketAddr,
+    pub(crate) mqtt: SocketAddr,
     /// The device API over HTTP.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// gRPC.
-    pub grpc: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     /// Admin.
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Listeners {
@@ -37,7 +37,7 @@ impl Listeners {
     ///
     /// # Errors
     /// `PORT_IN_USE` that names the port and the flag that moves it.
-    pub async fn bind(listen: &Listen) -> Result<Self> {
+    pub(crate) async fn bind(listen: &Listen) -> Result<Self> {
         listen.check()?;
         Ok(Self {
             mqtt: bind(listen.socket(listen.mqtt_port), "mqtt").await?,
@@ -51,7 +51,7 @@ impl Listeners {
     ///
     /// # Errors
     /// `Internal` where the system does not say.
-    pub fn addresses(&self) -> Result<Addresses> {
+    pub(crate) fn addresses(&self) -> Result<Addresses> {
         let address = |listener: &TcpListener| {
             listener.local_addr().map_err(|source| Error::internal("a listener has no address").with_source(source))
         };

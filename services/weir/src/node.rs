@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::RoutesBuilder, transport::Server};
+use tonic::{service::RoutesBuilder, transport::{Server, server::TcpIncoming}};
 use weir_core::{Error, Result};
 use weir_grpc::AuthLayer;
 use weir_registry::Peppers;
@@ -19,11 +18,11 @@ use crate::{
 };
 
 /// A node that accepts.
-pub struct Node {
+pub(crate) struct Node {
     /// Where it listens.
-    pub addresses: Addresses,
+    pub(crate) addresses: Addresses,
     /// Its services.
-    pub running: Running,
+    pub(crate) running: Running,
     config: Config,
     admin: Admin,
     stop_grpc: CancellationToken,
@@ -37,7 +36,7 @@ impl Node {
     /// # Errors
     /// One clear line for each thing that can be wrong: a port in use, a directory in use or of another release, a damaged
     /// log, a changed partition count.
-    pub async fn start(config: Config, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+    pub(crate) async fn start(config: Config, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
         let listeners = Listeners::bind(&config.listen).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
@@ -61,7 +60,7 @@ impl Node {
     ///
     /// # Errors
     /// `Internal` where this process is not the registry.
-    pub fn registry(&self) -> Result<Arc<weir_registry::Service>> {
+    pub(crate) fn registry(&self) -> Result<Arc<weir_registry::Service>> {
         self.running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))
     }
 
@@ -69,12 +68,12 @@ impl Node {
     ///
     /// # Errors
     /// `Unavailable` of the store.
-    pub async fn has_token(&self) -> Result<bool> {
+    pub(crate) async fn has_token(&self) -> Result<bool> {
         self.registry()?.any_token().await
     }
 
     /// Not ready → endpoint delay → stop intake → drain with a deadline → close.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.admin.accepting(false);
         tokio::time::sleep(self.config.drain.endpoint_delay).await;
         self.stop_grpc.cancel();
@@ -119,10 +118,9 @@ fn serve_grpc(
     let registry: Arc<dyn weir_core::port::Registry> = registry;
     let server = Server::builder()
         .layer(AuthLayer::new(registry))
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
         .add_routes(routes.routes());
-    let incoming = TcpListenerStream::new(listener);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(async move {
         server
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

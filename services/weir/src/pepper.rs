@@ -9,7 +9,7 @@ use weir_registry::Peppers;
 ///
 /// # Errors
 /// `PEPPER_MISSING` that says how to make one.
-pub fn read(file: &Path) -> Result<Peppers> {
+pub(crate) fn read(file: &Path) -> Result<Peppers> {
     let text = fs::read_to_string(file).map_err(|source| {
         let message = format!("cannot read the pepper file {}: {source}; `weir init` makes one", file.display());
         Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
@@ -21,7 +21,7 @@ pub fn read(file: &Path) -> Result<Peppers> {
 ///
 /// # Errors
 /// `Unavailable` where it cannot be written.
-pub fn make(file: &Path) -> Result<Peppers> {
+pub(crate) fn make(file: &Path) -> Result<Peppers> {
     let line = Peppers::generate()?;
     write_secret(file, &format!("# peppers of Weir: one a line, the first for new tokens; keep apart from the data\n{line}\n"))?;
     read(file)
@@ -31,7 +31,7 @@ pub fn make(file: &Path) -> Result<Peppers> {
 ///
 /// # Errors
 /// `Unavailable` where it cannot be written.
-pub fn write_secret(file: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_secret(file: &Path, text: &str) -> Result<()> {
     let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let written = match opened {
         Ok(mut opened) => opened.write_all(text.as_bytes()).and_then(|()| opened.sync_all()),

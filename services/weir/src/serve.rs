@@ -13,7 +13,7 @@ use crate::{
 /// `weir serve`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml")]
-pub struct Args {
+pub(crate) struct Args {
     /// Which services: all, or some of registry,commands,storage,analytics,ingest
     #[arg(long, default_value = "all", value_name = "TARGETS")]
     target: String,
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// Flags that move listeners.
 #[derive(Debug, clap::Args)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// Address of every listener (listen.address)
     #[arg(long, value_name = "ADDR")]
     listen: Option<std::net::IpAddr>,
@@ -52,7 +52,7 @@ pub struct Ports {
 
 impl Ports {
     /// Puts the flags over the configuration.
-    pub fn apply(&self, listen: &mut Listen) {
+    pub(crate) fn apply(&self, listen: &mut Listen) {
         listen.address = self.listen.unwrap_or(listen.address);
         listen.mqtt_port = self.mqtt_port.unwrap_or(listen.mqtt_port);
         listen.http_port = self.http_port.unwrap_or(listen.http_port);
@@ -65,7 +65,7 @@ impl Ports {
 ///
 /// # Errors
 /// One clear line for each thing that can be wrong at start.
-pub async fn run(args: Args) -> Result<()> {
+pub(crate) async fn run(args: Args) -> Result<()> {
     let mut config: Config = weir_config::load(args.config.as_deref())?;
     args.ports.apply(&mut config.listen);
     config.listen.insecure |= args.insecure;

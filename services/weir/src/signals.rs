@@ -9,7 +9,7 @@ use weir_core::{Error, Result};
 ///
 /// # Errors
 /// `Unavailable` where the system gives no signals.
-pub async fn stop() -> Result<()> {
+pub(crate) async fn stop() -> Result<()> {
     let failed = |source| Error::unavailable("cannot listen for signals").with_source(source);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -31,7 +31,7 @@ pub async fn stop() -> Result<()> {
 ///
 /// # Errors
 /// `Unavailable` where nobody reads it.
-pub fn say(text: &str) -> Result<()> {
+pub(crate) fn say(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
@@ -39,6 +39,6 @@ pub fn say(text: &str) -> Result<()> {
 }
 
 /// A line to standard error.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "{text}")); // a closed terminal has nobody to tell
 }

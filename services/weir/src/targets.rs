@@ -11,16 +11,16 @@ use weir_runtime::Service;
 use crate::{config::Config, engines::Engines};
 
 /// One service that this binary can be.
-pub struct Target {
+pub(crate) struct Target {
     /// What `--target` calls it.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The targets whose call ports it uses.
     needs: &'static [&'static str],
     start: for<'a> fn(&'a mut Running) -> BoxFuture<'a, Result<()>>,
 }
 
 /// Every target; what it needs stands before it.
-pub const TARGETS: [Target; 5] = [
+pub(crate) const TARGETS: [Target; 5] = [
     Target { name: "registry", needs: &[], start: |running| Box::pin(running.start_registry()) },
     Target { name: "commands", needs: &["registry"], start: |running| Box::pin(running.start_commands()) },
     Target { name: "storage", needs: &["registry"], start: |running| Box::pin(running.start_storage()) },
@@ -37,7 +37,7 @@ pub const TARGETS: [Target; 5] = [
 /// # Errors
 /// `TARGET_UNKNOWN` for a name that is none; `NOT_BUILT` for a target without those it needs, since call ports over the
 /// network are not built in this release.
-pub fn parse(list: &str) -> Result<Vec<&'static Target>> {
+pub(crate) fn parse(list: &str) -> Result<Vec<&'static Target>> {
     let names: BTreeSet<&str> = match list {
         "all" => TARGETS.iter().map(|target| target.name).collect(),
         list => list.split(',').map(str::trim).collect(),
@@ -61,23 +61,23 @@ pub fn parse(list: &str) -> Result<Vec<&'static Target>> {
 }
 
 /// The services of this process and what they stand on.
-pub struct Running {
+pub(crate) struct Running {
     config: Config,
     engines: Engines,
     peppers: Peppers,
     clock: Arc<dyn Clock>,
     /// Every metric of this process.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// Tenants, tokens, profiles, devices.
-    pub registry: Option<Arc<weir_registry::Service>>,
+    pub(crate) registry: Option<Arc<weir_registry::Service>>,
     /// Commands.
-    pub commands: Option<Arc<weir_commands::Service>>,
+    pub(crate) commands: Option<Arc<weir_commands::Service>>,
     /// Telemetry.
-    pub storage: Option<Arc<weir_storage::Service>>,
+    pub(crate) storage: Option<Arc<weir_storage::Service>>,
     /// Rules and alarms.
-    pub analytics: Option<Arc<weir_analytics::Service>>,
+    pub(crate) analytics: Option<Arc<weir_analytics::Service>>,
     /// The device edge.
-    pub ingest: Option<Arc<weir_ingest::Service>>,
+    pub(crate) ingest: Option<Arc<weir_ingest::Service>>,
 }
 
 impl Running {
@@ -85,7 +85,8 @@ impl Running {
     ///
     /// # Errors
     /// What the first that fails says.
-    pub async fn start(config: Config, engines: Engines, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+    pub(crate) async fn start(mut config: Config, engines: Engines, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+        config.share();
         let mut running = Self {
             config,
             engines,
@@ -98,6 +99,7 @@ impl Running {
             analytics: None,
             ingest: None,
         };
+        weir_observability::process_metrics(&running.metrics)?;
         for target in targets {
             (target.start)(&mut running).await.map_err(|error| error.context(target.name))?;
         }
@@ -105,7 +107,7 @@ impl Running {
     }
 
     /// The services, the edge first: in the order in which they end.
-    pub fn services(&self) -> Vec<Arc<dyn Service>> {
+    pub(crate) fn services(&self) -> Vec<Arc<dyn Service>> {
         fn as_dyn<S: Service + 'static>(service: &Option<Arc<S>>) -> Option<Arc<dyn Service>> {
             service.as_ref().map(|service| Arc::clone(service) as Arc<dyn Service>)
         }

@@ -14,9 +14,9 @@ use weir_proto::{
 };
 
 /// The rule of the room.
-pub const STUFFY: &str = "stuffy";
+pub(crate) const STUFFY: &str = "stuffy";
 /// The rule of the engines.
-pub const WORN: &str = "worn";
+pub(crate) const WORN: &str = "worn";
 
 const OFFICE: &str = include_str!("../../data/office.csv");
 const ENGINES: &str = include_str!("../../data/engines.txt");
@@ -29,28 +29,28 @@ const ENGINE_METRICS: [&str; 6] = ["T24", "T30", "T50", "Ps30", "phi", "BPR"];
 const PLAYING_TIME: Duration = Duration::from_secs(18);
 
 /// A device with what it will send.
-pub struct Player {
+pub(crate) struct Player {
     /// Its id.
-    pub device: String,
+    pub(crate) device: String,
     /// Its readings in order of time.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// The time between two of them on stage.
-    pub pace: Duration,
+    pub(crate) pace: Duration,
 }
 
 /// Everybody.
-pub struct Cast {
+pub(crate) struct Cast {
     /// The room's device id.
-    pub room: String,
+    pub(crate) room: String,
     /// The engines' device ids.
-    pub engines: Vec<String>,
+    pub(crate) engines: Vec<String>,
     /// All of them, with what they send.
-    pub players: Vec<Arc<Player>>,
+    pub(crate) players: Vec<Arc<Player>>,
 }
 
 impl Cast {
     /// Who plays, in words.
-    pub fn introduction(&self) -> String {
+    pub(crate) fn introduction(&self) -> String {
         let readings: usize = self.players.iter().map(|player| player.rows.len()).sum();
         format!(
             "
@@ -71,7 +71,7 @@ they fail (NASA C-MAPSS, a reading a flight). {} devices send {readings} reading
 ///
 /// # Errors
 /// What the server refuses.
-pub async fn assemble(place: &Place) -> Result<Cast> {
+pub(crate) async fn assemble(place: &Place) -> Result<Cast> {
     let suffix = free_suffix(place).await?;
     let room = format!("office{suffix}");
     let mut players = vec![player(room.clone(), office()?)];

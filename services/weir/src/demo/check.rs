@@ -21,17 +21,17 @@ use super::{
 const QUERYABLE_MAX: Duration = Duration::from_secs(10);
 
 /// What held, in words, and what did not.
-pub struct Verdict {
+pub(crate) struct Verdict {
     lines: Vec<String>,
     acknowledged: usize,
     found: usize,
     /// Expectations that did not hold.
-    pub failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 impl Verdict {
     /// The summary.
-    pub fn summary(&self, took: Duration) -> String {
+    pub(crate) fn summary(&self, took: Duration) -> String {
         let mut text = format!(
             "\nIn {:.0} s {} readings were acknowledged; {} of them were read back.\n",
             took.as_secs_f64(),
@@ -60,7 +60,7 @@ impl Verdict {
 ///
 /// # Errors
 /// What the server refuses.
-pub async fn run(place: &Place, cast: &Cast, played: &[Played]) -> Result<Verdict> {
+pub(crate) async fn run(place: &Place, cast: &Cast, played: &[Played]) -> Result<Verdict> {
     let acknowledged = played.iter().map(|played| played.acknowledged).sum();
     let mut verdict = Verdict { lines: Vec::new(), acknowledged, found: 0, failures: Vec::new() };
     for player in &cast.players {

@@ -22,7 +22,7 @@ use crate::{dev::program, signals::say};
 ///
 /// # Errors
 /// `UNREACHABLE` where it does not answer.
-pub async fn place(context: &Context) -> Result<Place> {
+pub(crate) async fn place(context: &Context) -> Result<Place> {
     Ok(Place {
         connection: Connection::open(&context.addr, &context.token).await?,
         tenant: weir_core::TenantId::new("default")?,
@@ -35,7 +35,7 @@ pub async fn place(context: &Context) -> Result<Place> {
 ///
 /// # Errors
 /// `DEMO_FAILED` that says which expectations did not hold.
-pub async fn run(place: &Place, once: bool) -> Result<()> {
+pub(crate) async fn run(place: &Place, once: bool) -> Result<()> {
     let cast = cast::assemble(place).await?;
     say(&cast.introduction())?;
     let story = story::Story::follow(place, &cast).await?;

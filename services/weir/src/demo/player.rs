@@ -12,20 +12,20 @@ use weir_drive::{
 use super::cast::Player;
 
 /// How a device fared.
-pub struct Played {
+pub(crate) struct Played {
     /// Its id.
-    pub device: String,
+    pub(crate) device: String,
     /// Readings that were acknowledged.
-    pub acknowledged: usize,
+    pub(crate) acknowledged: usize,
     /// Commands that it answered.
-    pub answered: usize,
+    pub(crate) answered: usize,
 }
 
 /// Plays a device until its last reading is acknowledged.
 ///
 /// # Errors
 /// What the server refuses, or why the connection failed.
-pub async fn play(place: &Place, player: &Player) -> Result<Played> {
+pub(crate) async fn play(place: &Place, player: &Player) -> Result<Played> {
     let token = provision::token(place, &player.device).await?;
     let address = place.mqtt.as_deref().unwrap_or_default();
     let mut client = Client::connect(address, &player.device, &token.secret).await?;

@@ -22,7 +22,7 @@ use crate::signals::say;
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// Follows alarms and commands.
-pub struct Story {
+pub(crate) struct Story {
     told: Arc<Mutex<Told>>,
     tasks: Vec<JoinHandle<Result<()>>>,
 }
@@ -38,7 +38,7 @@ impl Story {
     ///
     /// # Errors
     /// What the server refuses.
-    pub async fn follow(place: &Place, cast: &Cast) -> Result<Self> {
+    pub(crate) async fn follow(place: &Place, cast: &Cast) -> Result<Self> {
         let told = Arc::new(Mutex::new(Told::default()));
         let devices: Arc<[String]> = cast.players.iter().map(|player| player.device.clone()).collect();
         let parent = name::tenant(&place.tenant);
@@ -71,7 +71,7 @@ impl Story {
     ///
     /// # Errors
     /// None of its own.
-    pub async fn settle(&self, cast: &Cast) -> Result<()> {
+    pub(crate) async fn settle(&self, cast: &Cast) -> Result<()> {
         let until = Instant::now() + SETTLE_MAX;
         while Instant::now() < until {
             {
@@ -88,7 +88,7 @@ impl Story {
     }
 
     /// Stops to follow.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
