@@ -20,7 +20,7 @@ use weir_core::{
 use weir_rules::{ClearReason, Severity, TransitionKind};
 
 pub(crate) use read::{Filter, States};
-pub(crate) use transaction::{Effect, Op, Person, PersonKind, text, through};
+pub(crate) use transaction::{Effect, Op, Person, PersonKind, boundary, text, through};
 pub(crate) use watch::{Changed, Watch};
 
 /// Alarms, their indexes and the outbox, one record partition for each (partition of the log, tenant): so that an alarm

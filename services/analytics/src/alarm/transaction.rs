@@ -489,10 +489,15 @@ pub(crate) fn text(value: &Value) -> String {
         Value::Bytes(value) => format!("{} bytes", value.len()),
     };
     if text.len() > VALUE_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(VALUE_BYTES_MAX - 3));
+        text.truncate(boundary(&text, VALUE_BYTES_MAX - 3));
         text.push('…');
     }
     text
+}
+
+/// The last place at or before `max` where `text` can be cut.
+pub(crate) fn boundary(text: &str, max: usize) -> usize {
+    (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
 /// The highest position from which something was recorded for a tenant in a partition.

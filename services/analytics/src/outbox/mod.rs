@@ -18,7 +18,7 @@ use weir_core::{
 };
 use weir_rules::{ActionKind, Due, TransitionKind};
 
-use crate::alarm::{ActionResult, ActionState, Alarm, Effect};
+use crate::alarm::{ActionResult, ActionState, Alarm, Effect, boundary};
 
 pub(crate) use dispatcher::Dispatcher;
 
@@ -100,7 +100,7 @@ impl Outcome {
 }
 
 fn short(error: &str) -> String {
-    error.get(..error.floor_char_boundary(ERROR_MAX)).unwrap_or_default().to_owned()
+    error.get(..boundary(error, ERROR_MAX)).unwrap_or_default().to_owned()
 }
 
 /// What an action comes to: its result so far, and its row where something is to be done. `room`: whether the rule may

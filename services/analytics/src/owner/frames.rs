@@ -32,7 +32,6 @@ impl Owned {
             }
             rest = later;
         }
-        self.shared.evaluated.lock().insert(self.partition, self.evaluated);
         let evaluated = self.evaluated;
         self.horizons.retain(|_, horizon| (horizon.generation, horizon.sequence) > evaluated);
         Ok(())
@@ -126,6 +125,8 @@ impl Owned {
         if let Some(frame) = &decoded.frame {
             let (effects, readings) = self.memory.feed(frame, decoded.at.generation, decoded.at.sequence);
             self.shared.metrics.readings.inc_by(readings);
+            // Before what follows can be seen: a test that is made because of it covers it.
+            self.shared.evaluated.lock().insert(self.partition, (decoded.at.generation, decoded.at.sequence));
             if effects.is_empty() {
                 tokio::task::yield_now().await; // other partitions and listeners share these threads
             } else {

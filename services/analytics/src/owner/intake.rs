@@ -151,7 +151,7 @@ impl Owned {
             self.strangers.remove(uid);
             self.memory.devices.get_mut(uid).into_iter().for_each(|tracked| tracked.checked = None);
         }
-        let at = self.from_now();
+        let at = self.next_position();
         let mut tenants = std::mem::take(&mut rung.tenants);
         if rung.all {
             self.memory.devices.values_mut().for_each(|tracked| tracked.checked = None);
@@ -188,7 +188,7 @@ impl Owned {
                 return Ok(());
             }
             let people = page.iter().map(json::from_stored).collect::<Result<Vec<Person>>>()?;
-            self.record(self.from_now(), people.into_iter().map(Change::Person).collect()).await?;
+            self.record(self.next_position(), people.into_iter().map(Change::Person).collect()).await?;
             let taken: Vec<Op> = page.iter().map(|stored| Op::Taken(stored.key.clone())).collect();
             self.shared.alarms.apply(self.partition, tenant, &taken).await?;
             if page.len() < INBOX_PAGE {

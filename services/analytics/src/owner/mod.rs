@@ -21,7 +21,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use weir_core::{
-    Clock, Error, Partition, Result,
+    Clock, Error, ErrorKind, Partition, Result,
     port::{Log, Records, Registry},
 };
 
@@ -36,6 +36,9 @@ pub(crate) const READER: &str = "analytics";
 /// The first pause before an owner begins again, doubled with each failure in a row.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Losing a claim so often in a row means that somebody else wants the partition as well.
+const CLAIM_TRIES: u32 = 8;
 
 /// What every owner of this process uses.
 pub(crate) struct Shared {
@@ -62,9 +65,14 @@ pub(crate) struct Shared {
 /// # Errors
 /// Those of log and store.
 pub(crate) async fn claim(shared: &Arc<Shared>, partition: Partition) -> Result<Owned> {
-    Owned::recover(Arc::clone(shared), partition)
-        .await
-        .map_err(|error| error.context(format!("partition {partition}")))
+    let mut tries = 1;
+    loop {
+        match Owned::recover(Arc::clone(shared), partition).await {
+            // A former owner recorded its last at this moment.
+            Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
+            claimed => return claimed.map_err(|error| error.context(format!("partition {partition}"))),
+        }
+    }
 }
 
 /// Owns a partition until the service stops.

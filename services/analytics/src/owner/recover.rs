@@ -119,7 +119,7 @@ impl Owned {
     }
 
     /// The position from which a change counts that is made now.
-    pub(super) fn from_now(&self) -> Position {
+    pub(super) fn next_position(&self) -> Position {
         let (_, evaluated) = self.evaluated;
         let sequence = evaluated.max(self.progress.sequence) + 1;
         self.position(sequence)
