@@ -54,8 +54,9 @@ impl Cast {
         let readings: usize = self.players.iter().map(|player| player.rows.len()).sum();
         format!(
             "
-The story: {} is a real office room (UCI, February 2015, a reading a minute); {} are turbofan engines that run until
-they fail (NASA C-MAPSS, a reading a flight). {} devices send {readings} readings over MQTT, sped up.
+The story: {} is an office room (UCI, February 2015, a reading a minute).
+{} are jet engines that run until they fail (NASA C-MAPSS, a reading a flight).
+{} devices send {readings} recorded readings over MQTT, sped up.
 
   rule {STUFFY}  CO2 > 1000 ppm for 5 min raises an alarm and sends the command ventilate; below 800 ppm it clears
   rule {WORN}    the mean of T50 over 10 flights above 1415 °R raises an alarm: time for the workshop
@@ -166,6 +167,7 @@ async fn rules(place: &Place) -> Result<()> {
         display_name: "the engine is worn".to_owned(),
         label_selector: "demo=engine".to_owned(),
         condition: r#"count(T50, "10h") >= 10 && avg(T50, "10h") > 1415"#.to_owned(),
+        clear_when: r#"avg(T50, "10h") < 1405"#.to_owned(), // as new: an engine does not mend itself
         severity: analytics::Severity::Major.into(),
         ..Default::default()
     };

@@ -54,7 +54,7 @@ pub(crate) async fn run(place: &Place, once: bool) -> Result<()> {
     story.settle(&cast).await?;
     let verdict = check::run(place, &cast, &results).await?;
     story.end();
-    say(&verdict.summary(took))?;
+    say(verdict.summary(took).trim_end())?;
     say(&next_commands(&cast))?;
     if !verdict.failures.is_empty() {
         return Err(Error::new(ErrorKind::Internal, "DEMO_FAILED", verdict.failures.join("; ")));
