@@ -172,3 +172,56 @@ fn split(key: &Bytes) -> Result<(Bytes, u64, u16)> {
     let name = key.slice(PREFIX.len()..key.len() - TAIL);
     Ok((name, u64::from_be_bytes(*number), u16::from_be_bytes(*part)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weir_core::{Partition, Stream, port::Records};
+    use weir_store_embedded::{EmbeddedStore, Options};
+
+    use super::*;
+
+    async fn claim(store: &Arc<EmbeddedStore>) -> Claim {
+        let records = Arc::clone(store) as Arc<dyn Records>;
+        Claim::take(records, "analytics", Stream::Readings, Partition(0)).await.unwrap()
+    }
+
+    fn pointer() -> Pointer {
+        Pointer::default()
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_is_loaded_and_what_was_not_finished_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path(), Options::default()).unwrap();
+        let mut first = claim(&store).await;
+        let (mut checkpoints, loaded) = Checkpoints::load(&mut first).await.unwrap();
+        assert!(loaded.is_empty());
+        let big: Vec<u8> = (0..3 * PART_BYTES + 7).map(|n| n as u8).collect(); // four parts, two commits
+        let name = |name: &'static str| Bytes::from_static(name.as_bytes());
+        let dirty = vec![
+            (name("big"), Some(big.clone())),
+            (name("small"), Some(vec![1])),
+            (name("gone"), Some(vec![2])),
+        ];
+        checkpoints.save(&mut first, Progress::default(), pointer(), dirty, vec![]).await.unwrap();
+        let dirty = vec![(name("small"), Some(vec![3])), (name("gone"), None)];
+        checkpoints.save(&mut first, Progress::default(), pointer(), dirty, vec![]).await.unwrap();
+        // A checkpoint that crashes before its pointer.
+        first.commit_fenced(vec![Write::put(key(b"small", 3, 0), vec![4])]).await.unwrap();
+
+        for _ in 0..2 {
+            let mut next = claim(&store).await;
+            let (mut checkpoints, loaded) = Checkpoints::load(&mut next).await.unwrap();
+            assert_eq!(loaded, Loaded::from([(name("big"), big.clone()), (name("small"), vec![3])]));
+            // Superseded chunks go with the next checkpoint, and nothing else does.
+            checkpoints.save(&mut next, Progress::default(), pointer(), vec![], vec![]).await.unwrap();
+        }
+        let mut last = claim(&store).await;
+        let keys = last.checkpoint(KeyRange::prefix(PREFIX), 100).await.unwrap();
+        assert_eq!(keys.len(), 5, "four parts of big, one of small");
+        assert!(first.commit_fenced(vec![]).await.is_err(), "a former owner is fenced");
+        last.commit_fenced(vec![]).await.unwrap();
+    }
+}

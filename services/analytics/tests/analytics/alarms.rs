@@ -2,7 +2,7 @@
 
 use weir_proto::analytics::v1::{self as pb, AlarmEventType as Type, AlarmState};
 
-use crate::world::{Node, World, admin, rule, second, seconds};
+use crate::world::{Node, SetClock, World, admin, rule, second, seconds};
 
 fn types(alarm: &pb::Alarm) -> Vec<Type> {
     alarm.history.iter().map(|event| event.r#type()).collect()
@@ -297,4 +297,38 @@ async fn a_test_from_another_start_is_a_simulation_and_says_so() {
         assert_eq!(found.first().and_then(|transition| second(transition.event_time)), raised, "{start:?}");
     }
     assert_eq!(node.list().await, []);
+}
+
+#[tokio::test]
+async fn silence_counts_only_while_somebody_listens_and_raises_once() {
+    let clock = SetClock::at(0);
+    let mut world = World::new();
+    world.clock = clock.clone();
+    world.devices.put("acme", "d", &[]);
+    let node = world.start().await;
+    node.create("silent", rule("absent(t, \"10m\")")).await;
+    let sequence = world.publish("d", &[(0, &[("t", 31.0)])]).await;
+    world.recorded_through("d", sequence).await;
+    node.kill();
+
+    // An hour in which nobody listened is no silence of the device.
+    clock.set(3_600);
+    let node = world.start().await;
+    node.evaluated("silent", 2).await;
+    assert_eq!(node.list().await, []);
+    clock.set(3_600 + 605);
+    let alarms = node.alarms_when("alarm of silence", |alarms| alarms.len() == 1).await;
+    assert_eq!(second(alarms[0].raise_time), Some(605));
+    node.kill();
+
+    let node = world.start().await;
+    node.evaluated("silent", 2).await;
+    assert_eq!(node.list().await, alarms);
+    clock.set(4_300);
+    world.publish("d", &[(4_300, &[("t", 31.0)])]).await;
+    let alarms = node.alarms_when("cleared alarm", |alarms| alarms[0].state() == AlarmState::Cleared).await;
+    assert_eq!(alarms.len(), 1);
+    let (told, summary) = tested(&node, "silent").await;
+    assert!(summary.exact && summary.note.contains("approximate"), "{summary:?}");
+    assert_eq!(told.iter().map(|told| told.1).collect::<Vec<_>>(), [Type::Raised, Type::Cleared]);
 }

@@ -1,6 +1,13 @@
 //! A world of one machine: engines, ports, and a service that can be killed and started again.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::LocalBoxFuture;
 use tempfile::TempDir;
@@ -8,7 +15,7 @@ use tonic::{Request, service::Routes};
 use tower::Layer as _;
 use weir_analytics::{Config, Service};
 use weir_core::{
-    DeviceId, Message, Partition, Reading, Stream, SystemClock, TenantId, Timestamp, Uid, Value,
+    Clock, DeviceId, Message, Partition, Reading, Stream, SystemClock, TenantId, Timestamp, Uid, Value,
     port::{KeyRange, Log, Records, Signal, Signals, Stored},
     progress::{all_progress, beside},
 };
@@ -36,7 +43,26 @@ pub(crate) struct World {
     pub(crate) devices: Arc<Devices>,
     pub(crate) commands: Arc<Commands>,
     pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
     _dir: TempDir,
+}
+
+/// A clock that a test sets; the others' begins where event time does.
+pub(crate) struct SetClock(AtomicI64);
+
+impl SetClock {
+    pub(crate) fn at(second: i64) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(second)))
+    }
+    pub(crate) fn set(&self, second: i64) {
+        self.0.store(second, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        at_second(self.0.load(Ordering::SeqCst))
+    }
 }
 
 /// A running service and its clients.
@@ -68,6 +94,7 @@ impl World {
             devices: Arc::default(),
             commands: Arc::default(),
             config,
+            clock: Arc::new(SystemClock),
             _dir: dir,
         }
     }
@@ -82,7 +109,7 @@ impl World {
             Arc::clone(&self.devices) as _,
             Arc::clone(&self.commands) as _,
             Arc::new(Telemetry(log)),
-            Arc::new(SystemClock),
+            Arc::clone(&self.clock),
             &prometheus::Registry::new(),
         )
         .await
@@ -181,6 +208,20 @@ impl Node {
             ..Default::default()
         };
         self.rules().create_rule(admin(request)).await.unwrap().into_inner().rule.unwrap()
+    }
+
+    /// Waits until a rule was evaluated so often since this service began.
+    pub(crate) async fn evaluated(&self, id: &str, times: i64) {
+        let request = pb::GetRuleRequest { name: format!("tenants/{ACME}/rules/{id}") };
+        eventually(&format!("{times} evaluations of {id}"), || {
+            let request = request.clone();
+            Box::pin(async move {
+                let status =
+                    self.rules().get_rule(admin(request)).await.unwrap().into_inner().status.unwrap();
+                if status.evaluations >= times { Ok(()) } else { Err(status) }
+            })
+        })
+        .await;
     }
 
     /// Every alarm, newest first.
