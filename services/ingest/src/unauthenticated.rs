@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// What a connection costs before its first byte: its task, its socket's registration and its seat. Counted, so that
-/// connections that send nothing are bounded by the same budget: 16 MiB hold about 5,400 of them.
-pub(crate) const SEAT_BYTES: usize = 3_072;
+/// connections that send nothing are bounded by the same budget: 16 MiB hold about 10,900 of them.
+pub(crate) const SEAT_BYTES: usize = 1_536;
 
 /// The connections that have not authenticated yet.
 pub(crate) struct Unauthenticated {

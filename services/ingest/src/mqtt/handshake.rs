@@ -22,14 +22,14 @@ use crate::{sessions::Connect, unauthenticated::Seat};
 /// The longest client id, in bytes: a device id's length.
 const CLIENT_ID_MAX: usize = 128;
 
-/// Serves one socket from its first byte to its last.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+/// Serves one socket from its first byte to its last. What only some of its life needs is in boxes: a stranger who says
+/// nothing costs as little as can be.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     server: Arc<Server>,
     stream: S,
     remote: SocketAddr,
     seat: Seat,
 ) {
-    // In a box, so that a connection in its handshake does not cost what an open one does.
     let opened = tokio::select! {
         biased;
         () = server.stop.cancelled() => return,
@@ -37,30 +37,46 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             tracing::debug!(%remote, "closed before it authenticated, to make room");
             return;
         }
-        opened = timeout(server.edge.config.limits.auth_timeout, Box::pin(open(&server, stream, remote, &seat))) => opened,
+        opened = timeout(server.edge.config.limits.auth_timeout, open(&server, stream, remote, &seat)) => opened,
     };
     drop(seat);
     match opened {
         Ok(Some(mut connection)) => {
             let end = connection.run().await;
-            connection.close(end).await;
+            Box::pin(connection.close(end)).await;
         }
         Ok(None) => {}
         Err(_) => tracing::debug!(%remote, "closed: it did not authenticate in time"),
     }
 }
 
-async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+async fn open<S: AsyncRead + AsyncWrite + Unpin + Send>(
     server: &Arc<Server>,
     stream: S,
     remote: SocketAddr,
     seat: &Seat,
 ) -> Option<Box<Connection<S>>> {
     let mut io = Io::new(stream);
-    let Some((mut protocol, hello)) = read_connect(server, &mut io, seat).await else {
+    match read_connect(server, &mut io, seat).await {
+        Some(connect) => Box::pin(welcome(server, io, remote, connect)).await,
+        None => {
+            Box::pin(io.finish()).await;
+            None
+        }
+    }
+}
+
+async fn welcome<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    server: &Arc<Server>,
+    mut io: Io<S>,
+    remote: SocketAddr,
+    (level, connect): (Option<u8>, Vec<u8>),
+) -> Option<Box<Connection<S>>> {
+    let Some((mut protocol, hello)) = accept(level, &connect, &mut io.output) else {
         io.finish().await;
         return None;
     };
+    drop(connect);
     match admit(server, &mut protocol, hello, remote).await {
         Ok(admitted) => {
             if protocol.welcome(admitted.welcome, &mut io.output).is_err() {
@@ -78,12 +94,12 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The CONNECT. Where there is none that can be accepted, the refusal is in `io`'s output.
+/// The CONNECT with its protocol level. Where there is none that can be accepted, the refusal is in `io`'s output.
 async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
     server: &Server,
     io: &mut Io<S>,
     seat: &Seat,
-) -> Option<(Protocol, Hello)> {
+) -> Option<(Option<u8>, Vec<u8>)> {
     loop {
         // Only a CONNECT may come first (MQTT 5.0, 3.1); what does not begin with one is not MQTT.
         if io.untaken().first().is_some_and(|first| *first != 0x10) {
@@ -92,10 +108,7 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         let level = header::connect_level(io.untaken());
         match io.packet(server.packet_max) {
             Ok(None) => {}
-            Ok(Some(packet)) => {
-                let packet = packet.to_vec();
-                return accept(level, &packet, &mut io.output);
-            }
+            Ok(Some(packet)) => return Some((level, packet.to_vec())),
             Err(refused) => {
                 // MQTT 3.1.1 has no code for it. Where the level is not there yet, MQTT 5's does no harm to an older client,
                 // which is closed in any case.
@@ -225,7 +238,19 @@ fn keep_alive(version: Version, asked: u16, max: Duration) -> (Option<u16>, Dura
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
+    use crate::unauthenticated::SEAT_BYTES;
+
+    #[test]
+    fn what_a_stranger_costs_is_what_its_seat_counts() {
+        const fn size_of_future<F: Future>(_: fn(Arc<Server>, TcpStream, SocketAddr, Seat) -> F) -> usize {
+            size_of::<F>()
+        }
+        let task = size_of_future(serve::<TcpStream>);
+        assert!(task + 512 <= SEAT_BYTES, "{task} bytes, and 512 for the socket's registration and the seat");
+    }
 
     #[test]
     fn a_keep_alive_of_none_or_too_long_is_replaced_or_watched() {
