@@ -12,7 +12,7 @@ fn a_wrong_rule_is_refused_with_line_column_and_caret() {
         ("agv(temp, \"5m\") > 1", "avg"),
         ("avg(temp, \"5 minutes\") > 1", "5 minutes"),
         ("avg(temp) > 1", "avg"),
-        ("temp + 1", "bool"),
+        ("temp + 1", "true or false"),
     ] {
         let refused = weir.try_run(&["rule", "create", "r", "--when", when]);
         let complaint = String::from_utf8(refused.stderr).unwrap();
