@@ -19,6 +19,7 @@ use super::{
     outbound::Outbound,
     packets::{Acknowledge, Broken, Input, Publish, Version, Will},
     protocol::Protocol,
+    reason,
     server::{Connected, Server},
     subscribe::{self, Changed, Subscriptions},
 };
@@ -325,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "subscriptions cannot be recorded");
-                    let codes = vec![super::reason::suback(&error); codes.len()];
+                    let codes = vec![reason::suback(&error); codes.len()];
                     self.protocol.subscribed(id, codes, &mut self.io.output);
                 }
             },
@@ -380,11 +381,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rechecked(&mut self, checked: Result<Authenticated>) -> Result<(), End> {
         match checked {
             Ok(who) => self.who = who,
-            // Nobody is put out because the registry is away; the next tick asks again.
-            Err(error) if error.kind().retryable() => {
-                tracing::debug!(device = %self.who.access.device.id, %error, "access cannot be checked");
+            Err(error) if reason::is_unwanted(error.kind()) => return Err(End::Unwanted(error)),
+            // Nobody is put out because the registry is away or has a defect; the next tick asks again.
+            Err(error) => {
+                tracing::warn!(device = %self.who.access.device.id, %error, "access cannot be checked");
             }
-            Err(error) => return Err(End::Unwanted(error)),
         }
         Ok(())
     }
@@ -456,7 +457,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Displaced(sessions::Ended::TooMany) => {
                 (DisconnectReasonCode::SessionTakenOver, "the device opened more sessions than it may have")
             }
-            End::Unwanted(error) => (super::reason::disconnect(error), error.message()),
+            End::Unwanted(error) => (reason::disconnect(error), error.message()),
             End::NotKept(error) => (DisconnectReasonCode::ImplementationSpecificError, error.message()),
             End::Stopping => (DisconnectReasonCode::ServerShuttingDown, "the server stops"),
         };
