@@ -50,7 +50,8 @@ impl Weir {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.command(&["dev", "--data-dir", "data"]);
         for listener in ["mqtt", "http", "grpc", "admin"] {
-            let port = self.addresses.get(listener).and_then(|address| address.rsplit(':').next()).unwrap_or("0");
+            let port =
+                self.addresses.get(listener).and_then(|address| address.rsplit(':').next()).unwrap_or("0");
             command.args([format!("--{listener}-port"), port.to_owned()]);
         }
         let stderr = std::fs::File::create(self.home.path().join("stderr.log")).expect("a log file");
@@ -112,7 +113,10 @@ impl Weir {
     /// The binary with this instance's directory and context.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(args).current_dir(self.home.path()).env("XDG_CONFIG_HOME", self.home.path().join("config"));
+        command
+            .args(args)
+            .current_dir(self.home.path())
+            .env("XDG_CONFIG_HOME", self.home.path().join("config"));
         for name in ["WEIR_ADDR", "WEIR_TOKEN", "WEIR_CONTEXT"] {
             command.env_remove(name);
         }
@@ -146,8 +150,10 @@ impl Weir {
 
     /// This instance as a load driver sees it.
     pub async fn place(&self) -> Place {
-        let config = std::fs::read_to_string(self.home.path().join("config/weir/config.toml")).expect("a context");
-        let token = config.lines().find_map(|line| line.strip_prefix("token = ")).expect("a token").trim_matches('"');
+        let config =
+            std::fs::read_to_string(self.home.path().join("config/weir/config.toml")).expect("a context");
+        let token =
+            config.lines().find_map(|line| line.strip_prefix("token = ")).expect("a token").trim_matches('"');
         let connection = Connection::open(self.addresses.get("grpc").expect("its address"), token).await;
         Place {
             connection: connection.expect("a connection"),

@@ -21,7 +21,12 @@ fn http_refusals_are_problem_documents_that_name_field_and_limit() {
     let crowd = format!("[{}]", vec!["{\"temp\": 1}"; 1_001].join(","));
     let cases = [
         ("{\"ts\": 1424044800, \"values\": {\"temp\": 1}}", 400, "ts", ""),
-        ("[{\"temp\": 1}, {\"temp\": 2}, {\"temp\": 3}, {\"ts\": 1424044800000, \"values\": {\"temp\": [1]}}]", 400, "[3].values.temp", ""),
+        (
+            "[{\"temp\": 1}, {\"temp\": 2}, {\"temp\": 3}, {\"ts\": 1424044800000, \"values\": {\"temp\": [1]}}]",
+            400,
+            "[3].values.temp",
+            "",
+        ),
         ("{\"n\": 9007199254740993}", 400, "n", "9007199254740992"),
         ("{\"a.b\": 1, \"a\": {\"b\": 2}}", 400, "a.b", ""),
         (long.as_str(), 400, "", "128"),
@@ -36,7 +41,12 @@ fn http_refusals_are_problem_documents_that_name_field_and_limit() {
         let bearer = format!("Bearer {token}");
         for (body, status, field, limit) in cases {
             let request = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-            let answer = request.header("content-type", "application/json").body(body.to_owned()).send().await.unwrap();
+            let answer = request
+                .header("content-type", "application/json")
+                .body(body.to_owned())
+                .send()
+                .await
+                .unwrap();
             let shown: String = body.chars().take(60).collect();
             assert_eq!(answer.status(), status, "{shown}");
             assert_eq!(answer.headers()["content-type"], "application/problem+json", "{shown}");
@@ -47,7 +57,10 @@ fn http_refusals_are_problem_documents_that_name_field_and_limit() {
             if !field.is_empty() {
                 assert_eq!(problem["field"], field, "{shown}: {problem}");
             }
-            assert!(problem["detail"].as_str().unwrap().replace(['_', ','], "").contains(limit), "{shown}: {problem}");
+            assert!(
+                problem["detail"].as_str().unwrap().replace(['_', ','], "").contains(limit),
+                "{shown}: {problem}"
+            );
         }
         for (method, path, content_type, status) in [
             (reqwest::Method::GET, "/nowhere", "application/json", 404),
@@ -55,18 +68,25 @@ fn http_refusals_are_problem_documents_that_name_field_and_limit() {
             (reqwest::Method::POST, "/v1/telemetry", "text/csv", 415),
         ] {
             let request = http.request(method, weir.http(path)).header("authorization", &bearer);
-            let answer = request.header("content-type", content_type).body("{\"temp\": 1}").send().await.unwrap();
+            let answer =
+                request.header("content-type", content_type).body("{\"temp\": 1}").send().await.unwrap();
             assert_eq!(answer.status(), status, "{path}");
             assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
         }
         let large = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-        let large = large.header("content-type", "application/json").body(vec![b' '; 300 << 10]).send().await.unwrap();
+        let large = large
+            .header("content-type", "application/json")
+            .body(vec![b' '; 300 << 10])
+            .send()
+            .await
+            .unwrap();
         assert_eq!(large.status(), 413);
         assert!(large.text().await.unwrap().contains("262144"));
         let nobody = http.post(weir.http("/v1/telemetry")).body("{}").send().await.unwrap();
         assert_eq!(nobody.status(), 401);
         let good = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-        let good = good.header("content-type", "application/json").body("{\"temp\": 1}").send().await.unwrap();
+        let good =
+            good.header("content-type", "application/json").body("{\"temp\": 1}").send().await.unwrap();
         assert!(good.status().is_success() && good.headers().contains_key("weir-position"));
     });
     eventually("only the good one was kept", || {
@@ -119,7 +139,12 @@ fn a_refused_message_over_mqtt_5_tells_why_and_keeps_nothing_of_it() {
         assert!(!refused.message().is_empty());
         let unknown = client.publish("somewhere/else", b"1".to_vec()).await.unwrap().await.unwrap();
         assert!(unknown.is_err());
-        let child = client.publish("v1/children/x/telemetry", b"{\"temp\": 1}".to_vec()).await.unwrap().await.unwrap();
+        let child = client
+            .publish("v1/children/x/telemetry", b"{\"temp\": 1}".to_vec())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         assert!(child.is_err(), "only a gateway speaks for children");
         let good = client.publish("v1/telemetry", b"{\"temp\": 5}".to_vec()).await.unwrap().await.unwrap();
         assert!(good.unwrap().is_some(), "an ack carries its position");

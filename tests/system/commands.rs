@@ -19,7 +19,10 @@ fn a_command_waits_for_its_device_over_a_kill_and_is_answered() {
         client.subscribe("v1/commands/request/+/+").await.unwrap();
         let command = client.next().await.unwrap();
         assert!(command.topic.ends_with("/open"), "{}", command.topic);
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&command.payload).unwrap(), json!({"angle": 30}));
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&command.payload).unwrap(),
+            json!({"angle": 30})
+        );
         let (topic, answer) = answer_to(&command).unwrap();
         client.publish(&topic, answer).await.unwrap().await.unwrap().unwrap();
         client
@@ -48,13 +51,21 @@ fn commands_are_cancelled_expire_and_are_asked_for_over_http() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let http = reqwest::Client::new();
         let bearer = format!("Bearer {token}");
-        let commands = http.get(weir.http("/v1/commands")).header("authorization", &bearer).send().await.unwrap();
+        let commands =
+            http.get(weir.http("/v1/commands")).header("authorization", &bearer).send().await.unwrap();
         let commands: serde_json::Value = serde_json::from_slice(&commands.bytes().await.unwrap()).unwrap();
         let text = commands.to_string();
-        assert!(text.contains("three") && text.contains(&third[0]["id"]) && !text.contains("\"one\""), "{text}");
+        assert!(
+            text.contains("three") && text.contains(&third[0]["id"]) && !text.contains("\"one\""),
+            "{text}"
+        );
         for (what, body) in [("ack", ""), ("response", "{\"ok\": true}")] {
             let url = weir.http(&format!("/v1/commands/{}/{what}", third[0]["id"]));
-            let answer = http.post(url).header("authorization", &bearer).header("content-type", "application/json").body(body);
+            let answer = http
+                .post(url)
+                .header("authorization", &bearer)
+                .header("content-type", "application/json")
+                .body(body);
             assert!(answer.send().await.unwrap().status().is_success(), "{what}");
         }
     });

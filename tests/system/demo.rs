@@ -14,10 +14,15 @@ fn the_demo_holds_every_expectation_and_a_restart_shows_all_of_it() {
     assert!(!told.contains("NOT AS EXPECTED"), "{told}");
     weir.boot();
     let alarms = weir.rows(&["alarm", "list"]);
-    assert!(alarms.iter().any(|alarm| alarm["rule"] == "stuffy" && alarm["state"] == "cleared"), "{alarms:?}");
+    assert!(
+        alarms.iter().any(|alarm| alarm["rule"] == "stuffy" && alarm["state"] == "cleared"),
+        "{alarms:?}"
+    );
     assert_eq!(alarms.iter().filter(|alarm| alarm["rule"] == "worn").count(), 4);
     let commands = weir.rows(&["command", "list"]);
-    assert!(commands.iter().all(|command| command["command"] == "ventilate" && command["state"] == "succeeded"));
+    assert!(
+        commands.iter().all(|command| command["command"] == "ventilate" && command["state"] == "succeeded")
+    );
     assert!(!commands.is_empty());
     assert!(weir.rows(&["telemetry", "query", "--device", "office", "--metric", "CO2"]).len() == 1_809);
 }

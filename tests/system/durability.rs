@@ -28,7 +28,11 @@ fn everything_acknowledged_survives_kills_during_a_replay_at_full_speed() {
         eventually("some more is acknowledged", || {
             let newest = weir.try_run(&["telemetry", "latest", "--device", "d", "-o", "csv"]);
             let newest = String::from_utf8_lossy(&newest.stdout).into_owned();
-            let value = newest.lines().nth(1).and_then(|line| line.rsplit(',').next()).and_then(|text| text.parse::<f64>().ok());
+            let value = newest
+                .lines()
+                .nth(1)
+                .and_then(|line| line.rsplit(',').next())
+                .and_then(|text| text.parse::<f64>().ok());
             let ended = replay.try_wait().unwrap().is_some();
             (ended || value.is_some_and(|value| value as usize > rows * kill / (kills + 1))).then_some(())
         });
@@ -51,14 +55,24 @@ fn a_torn_tail_is_cut_and_a_flipped_byte_is_refused_by_file_and_offset() {
     let mut weir = Weir::start();
     weir.run(&["device", "create", "d"]);
     for value in 0..20 {
-        weir.run(&["telemetry", "publish", "d", &format!("v={value}"), "--ts", &format!("{}", 1_424_044_800 + value)]);
+        weir.run(&[
+            "telemetry",
+            "publish",
+            "d",
+            &format!("v={value}"),
+            "--ts",
+            &format!("{}", 1_424_044_800 + value),
+        ]);
     }
     weir.kill();
     let stream = weir.home().join("data/log/readings");
     let mut segments: Vec<_> = fs::read_dir(&stream)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log" || extension == "segment" || extension == "seg"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "log" || extension == "segment" || extension == "seg")
+        })
         .collect();
     segments.sort();
     let segment = segments.last().expect("a segment file").clone();
@@ -70,7 +84,9 @@ fn a_torn_tail_is_cut_and_a_flipped_byte_is_refused_by_file_and_offset() {
     torn.extend([0x5a; 11]);
     fs::write(&segment, &torn).unwrap();
     weir.boot();
-    eventually("all twenty are there", || (weir.rows(&["telemetry", "query", "--device", "d"]).len() == 20).then_some(()));
+    eventually("all twenty are there", || {
+        (weir.rows(&["telemetry", "query", "--device", "d"]).len() == 20).then_some(())
+    });
     weir.run(&["telemetry", "publish", "d", "v=20", "--ts", "1424044820"]);
     weir.kill();
 

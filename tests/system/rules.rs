@@ -27,7 +27,9 @@ fn room() -> String {
     for minute in 0..1_440_u32 {
         // Every 50th row comes twenty rows late, behind the clock: stored, never seen by rules.
         let at = if minute % 50 == 49 { minute - 20 } else { minute };
-        let co2 = 700.0 + 500.0 * (f64::from(minute) / 120.0 * std::f64::consts::TAU).sin() + f64::from(minute * 7 % 13);
+        let co2 = 700.0
+            + 500.0 * (f64::from(minute) / 120.0 * std::f64::consts::TAU).sin()
+            + f64::from(minute * 7 % 13);
         writeln!(text, "{},{co2},21", 1_424_044_800 + at * 60).unwrap();
     }
     text
@@ -42,7 +44,19 @@ fn alarms(weir: &Weir) -> Vec<BTreeMap<String, String>> {
 }
 
 fn prepare(weir: &Weir) -> String {
-    weir.run(&["rule", "create", "stuffy", "--when", "CO2 > 1000", "--for", "5m", "--clear-when", "CO2 < 800", "--command", "air"]);
+    weir.run(&[
+        "rule",
+        "create",
+        "stuffy",
+        "--when",
+        "CO2 > 1000",
+        "--for",
+        "5m",
+        "--clear-when",
+        "CO2 < 800",
+        "--command",
+        "air",
+    ]);
     weir.run(&["rule", "create", "mean", "--when", "avg(CO2, \"30m\") > 900", "--clear-for", "3m"]);
     let file = weir.home().join("room.csv");
     std::fs::write(&file, room()).unwrap();
@@ -61,18 +75,24 @@ fn alarms_after_kills_in_the_middle_equal_those_of_an_undisturbed_run() {
 
     let mut shaken = Weir::start();
     let file = prepare(&shaken);
-    let replay = shaken.command(&["replay", &file, "--device", "room", "--create", "--speed", "20000"]).spawn().unwrap();
+    let replay = shaken
+        .command(&["replay", &file, "--device", "room", "--create", "--speed", "20000"])
+        .spawn()
+        .unwrap();
     let mut replay = std::mem::ManuallyDrop::new(replay);
     for kill in 0..4 {
         eventually("the replay goes on", || {
-            let rows = shaken.try_run(&["telemetry", "query", "--device", "room", "--metric", "temp", "-o", "csv"]);
+            let rows =
+                shaken.try_run(&["telemetry", "query", "--device", "room", "--metric", "temp", "-o", "csv"]);
             (rows.stdout.iter().filter(|byte| **byte == b'\n').count() > 200 * (kill + 1)).then_some(())
         });
         shaken.kill();
         shaken.boot();
     }
     assert!(replay.wait().unwrap().success(), "the replay lost something");
-    eventually("the alarms equal those of the undisturbed run", || (alarms(&shaken) == expected).then_some(()));
+    eventually("the alarms equal those of the undisturbed run", || {
+        (alarms(&shaken) == expected).then_some(())
+    });
     let commands = |weir: &Weir| weir.rows(&["command", "list"]).len();
     assert_eq!(commands(&shaken), commands(&calm), "commands are sent exactly once");
 
@@ -80,7 +100,11 @@ fn alarms_after_kills_in_the_middle_equal_those_of_an_undisturbed_run() {
     for rule in ["stuffy", "mean"] {
         let tested = shaken.rows(&["rule", "test", rule]);
         let raised = |rows: &[BTreeMap<String, String>], kind: &str, column: &str| {
-            let mut times: Vec<_> = rows.iter().filter(|row| kind.is_empty() || row["type"] == kind).map(|row| row[column].clone()).collect();
+            let mut times: Vec<_> = rows
+                .iter()
+                .filter(|row| kind.is_empty() || row["type"] == kind)
+                .map(|row| row[column].clone())
+                .collect();
             times.sort();
             times
         };

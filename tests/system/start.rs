@@ -99,7 +99,8 @@ fn health_and_metrics_are_served() {
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         for (path, expected) in [("/livez", "ok"), ("/readyz", "ready"), ("/metrics", "weir_")] {
-            let answer = client.get(format!("http://{}{path}", weir.addresses["admin"])).send().await.unwrap();
+            let answer =
+                client.get(format!("http://{}{path}", weir.addresses["admin"])).send().await.unwrap();
             assert_eq!(answer.status(), 200, "{path}");
             assert!(answer.text().await.unwrap().contains(expected), "{path}");
         }

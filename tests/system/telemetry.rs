@@ -16,7 +16,10 @@ fn scattered(step: usize) -> usize {
 fn reading(number: usize, value: f64) -> Reading {
     Reading {
         ts: Some(Timestamp::from_micros(1_424_044_800_000_000 + number as i64 * 1_000_000)),
-        values: vec![("temp".to_owned(), Value::Double(value)), ("on".to_owned(), Value::Bool(number % 2 == 0))],
+        values: vec![
+            ("temp".to_owned(), Value::Double(value)),
+            ("on".to_owned(), Value::Bool(number.is_multiple_of(2))),
+        ],
     }
 }
 
@@ -40,7 +43,8 @@ fn shuffled_resent_and_corrected_readings_come_back_exactly_once_over_each_edge(
         let mut order: Vec<usize> = (0..COUNT).collect();
         order.sort_by_key(|number| scattered(*number));
         let first: Vec<_> = order.iter().map(|number| reading(*number, *number as f64)).collect();
-        let resent: Vec<_> = order.iter().take(COUNT / 2).map(|number| reading(*number, *number as f64)).collect();
+        let resent: Vec<_> =
+            order.iter().take(COUNT / 2).map(|number| reading(*number, *number as f64)).collect();
         let corrected: Vec<_> = (0..COUNT).step_by(10).map(|number| reading(number, -1.5)).collect();
         runtime.block_on(async {
             let place = weir.place().await;
@@ -53,7 +57,10 @@ fn shuffled_resent_and_corrected_readings_come_back_exactly_once_over_each_edge(
             .flat_map(|number| {
                 let one = reading(number, if number % 10 == 0 { -1.5 } else { number as f64 });
                 let ts = one.ts.unwrap().to_string();
-                [((ts.clone(), "temp"), format!("{:?}", one.values[0].1.as_f64().unwrap())), ((ts, "on"), (number % 2 == 0).to_string())]
+                [
+                    ((ts.clone(), "temp"), format!("{:?}", one.values[0].1.as_f64().unwrap())),
+                    ((ts, "on"), (number.is_multiple_of(2)).to_string()),
+                ]
             })
             .collect();
         let rows = eventually("every reading can be queried", || {
@@ -77,18 +84,48 @@ fn a_limit_an_order_and_a_range_are_honoured() {
     let weir = Weir::start();
     weir.run(&["device", "create", "d"]);
     for minute in 0..5 {
-        weir.run(&["telemetry", "publish", "d", &format!("v={minute}"), "--ts", &format!("2015-02-04T00:0{minute}:00Z")]);
+        weir.run(&[
+            "telemetry",
+            "publish",
+            "d",
+            &format!("v={minute}"),
+            "--ts",
+            &format!("2015-02-04T00:0{minute}:00Z"),
+        ]);
     }
     eventually("all five can be queried", || {
         (weir.rows(&["telemetry", "query", "--device", "d"]).len() == 5).then_some(())
     });
     let newest = weir.rows(&["telemetry", "query", "--device", "d", "--descending", "--limit", "2"]);
     assert_eq!(newest.iter().map(|row| row["value"].as_str()).collect::<Vec<_>>(), ["4.0", "3.0"]);
-    let range = ["telemetry", "query", "--device", "d", "--from", "2015-02-04T00:01:00Z", "--to", "2015-02-04T00:03:00Z"];
+    let range = [
+        "telemetry",
+        "query",
+        "--device",
+        "d",
+        "--from",
+        "2015-02-04T00:01:00Z",
+        "--to",
+        "2015-02-04T00:03:00Z",
+    ];
     assert_eq!(weir.rows(&range).len(), 2);
-    let aggregate = ["telemetry", "aggregate", "--device", "d", "--from", "2015-02-04", "--to", "2015-02-05", "--fn", "count,sum,max"];
+    let aggregate = [
+        "telemetry",
+        "aggregate",
+        "--device",
+        "d",
+        "--from",
+        "2015-02-04",
+        "--to",
+        "2015-02-05",
+        "--fn",
+        "count,sum,max",
+    ];
     let rows = weir.rows(&aggregate);
-    assert_eq!((rows[0]["count"].as_str(), rows[0]["sum"].as_str(), rows[0]["max"].as_str()), ("5", "10.0", "4.0"));
+    assert_eq!(
+        (rows[0]["count"].as_str(), rows[0]["sum"].as_str(), rows[0]["max"].as_str()),
+        ("5", "10.0", "4.0")
+    );
 }
 
 #[test]

@@ -133,7 +133,10 @@ fn closed() -> Error {
 /// The answer to a publish or subscribe that is under way.
 enum Waiting {
     /// The place in the window is freed with the answer.
-    Publish { answer: oneshot::Sender<Result<Option<Position>>>, _place: OwnedSemaphorePermit },
+    Publish {
+        answer: oneshot::Sender<Result<Option<Position>>>,
+        _place: OwnedSemaphorePermit,
+    },
     Subscribe(oneshot::Sender<Result<()>>),
 }
 

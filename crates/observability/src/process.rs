@@ -35,7 +35,8 @@ impl Collector for CpuTime {
 /// `Internal` where they are registered already.
 pub fn process_metrics(metrics: &Registry) -> Result<()> {
     let failed = |source| Error::internal("cannot register the process's metrics").with_source(source);
-    let cpu = Counter::new("weir_process_cpu_seconds_total", "CPU time of this process, user and system").map_err(failed)?;
+    let cpu = Counter::new("weir_process_cpu_seconds_total", "CPU time of this process, user and system")
+        .map_err(failed)?;
     metrics.register(Box::new(CpuTime(cpu))).map_err(failed)?;
     metrics.register(Box::new(ProcessCollector::for_self())).map_err(failed)
 }

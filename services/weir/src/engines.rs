@@ -83,7 +83,9 @@ pub(crate) fn prepare(dir: &Path) -> Result<()> {
     let failed = |what: &str, source: std::io::Error| {
         Error::unavailable(format!("cannot {what} the data directory {}: {source}", dir.display()))
     };
-    let refused = |reason: &'static str, message: String| Err(Error::new(ErrorKind::FailedPrecondition, reason, message));
+    let refused = |reason: &'static str, message: String| {
+        Err(Error::new(ErrorKind::FailedPrecondition, reason, message))
+    };
     std::fs::create_dir_all(dir).map_err(|source| failed("make", source))?;
     let marker = dir.join("VERSION");
     match std::fs::read_to_string(&marker) {
@@ -99,8 +101,10 @@ pub(crate) fn prepare(dir: &Path) -> Result<()> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if std::fs::read_dir(dir).map_err(|source| failed("read", source))?.next().is_some() {
-                let message =
-                    format!("{} is not empty and no data directory of Weir; give another --data-dir", dir.display());
+                let message = format!(
+                    "{} is not empty and no data directory of Weir; give another --data-dir",
+                    dir.display()
+                );
                 return refused("DATA_DIR_FOREIGN", message);
             }
             std::fs::write(&marker, VERSION).map_err(|source| failed("write to", source))

@@ -12,7 +12,9 @@ use crate::{
 
 /// `weir init`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  weir init --dir /etc/weir --data-dir /var/lib/weir\n  weir serve --target all --config /etc/weir/weir.toml")]
+#[command(
+    after_help = "Example:\n  weir init --dir /etc/weir --data-dir /var/lib/weir\n  weir serve --target all --config /etc/weir/weir.toml"
+)]
 pub(crate) struct Args {
     /// Where weir.toml and the pepper are written
     #[arg(long, default_value = ".", value_name = "DIR")]
@@ -31,7 +33,8 @@ pub(crate) struct Args {
 /// `ALREADY_INITIALIZED` where there is a token already.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let tenant = TenantId::new(&args.first_tenant)?;
-    let failed = |what: &PathBuf, source| Error::unavailable(format!("cannot write {}: {source}", what.display()));
+    let failed =
+        |what: &PathBuf, source| Error::unavailable(format!("cannot write {}: {source}", what.display()));
     fs::create_dir_all(&args.dir).map_err(|source| failed(&args.dir, source))?;
     fs::create_dir_all(&args.data_dir).map_err(|source| failed(&args.data_dir, source))?;
     let absolute = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
@@ -48,7 +51,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         return Err(Error::new(ErrorKind::FailedPrecondition, "ALREADY_INITIALIZED", message));
     }
     registry.ensure_tenant(&tenant).await?;
-    let token = registry.create_token(Some(&tenant), &[Scope::Platform, Scope::Admin], "first token, by weir init").await?;
+    let token = registry
+        .create_token(Some(&tenant), &[Scope::Platform, Scope::Admin], "first token, by weir init")
+        .await?;
     weir_runtime::drain(&running.services(), std::time::Duration::from_secs(10)).await;
     let config_file = dir.join("weir.toml");
     if !config_file.exists() {

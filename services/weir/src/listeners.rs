@@ -53,7 +53,9 @@ impl Listeners {
     /// `Internal` where the system does not say.
     pub(crate) fn addresses(&self) -> Result<Addresses> {
         let address = |listener: &TcpListener| {
-            listener.local_addr().map_err(|source| Error::internal("a listener has no address").with_source(source))
+            listener
+                .local_addr()
+                .map_err(|source| Error::internal("a listener has no address").with_source(source))
         };
         Ok(Addresses {
             mqtt: address(&self.mqtt)?,
@@ -69,8 +71,11 @@ async fn bind(address: SocketAddr, what: &str) -> Result<TcpListener> {
         let hint = format!("choose another with --{what}-port (listen.{what}_port)");
         let message = match source.kind() {
             std::io::ErrorKind::AddrInUse => format!("port {} for {what} is in use; {hint}", address.port()),
-            _ => format!("cannot listen on {address} for {what}: {source}; {hint}, or another address with --listen"),
+            _ => format!(
+                "cannot listen on {address} for {what}: {source}; {hint}, or another address with --listen"
+            ),
         };
-        Error::new(ErrorKind::FailedPrecondition, "PORT_IN_USE", message).with_field(format!("listen.{what}_port"))
+        Error::new(ErrorKind::FailedPrecondition, "PORT_IN_USE", message)
+            .with_field(format!("listen.{what}_port"))
     })
 }

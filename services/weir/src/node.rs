@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::RoutesBuilder, transport::{Server, server::TcpIncoming}};
+use tonic::{
+    service::RoutesBuilder,
+    transport::{Server, server::TcpIncoming},
+};
 use weir_core::{Error, Result};
 use weir_grpc::AuthLayer;
 use weir_registry::Peppers;

@@ -11,7 +11,8 @@ use weir_registry::Peppers;
 /// `PEPPER_MISSING` that says how to make one.
 pub(crate) fn read(file: &Path) -> Result<Peppers> {
     let text = fs::read_to_string(file).map_err(|source| {
-        let message = format!("cannot read the pepper file {}: {source}; `weir init` makes one", file.display());
+        let message =
+            format!("cannot read the pepper file {}: {source}; `weir init` makes one", file.display());
         Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
     })?;
     Peppers::parse(&text)
@@ -23,7 +24,12 @@ pub(crate) fn read(file: &Path) -> Result<Peppers> {
 /// `Unavailable` where it cannot be written.
 pub(crate) fn make(file: &Path) -> Result<Peppers> {
     let line = Peppers::generate()?;
-    write_secret(file, &format!("# peppers of Weir: one a line, the first for new tokens; keep apart from the data\n{line}\n"))?;
+    write_secret(
+        file,
+        &format!(
+            "# peppers of Weir: one a line, the first for new tokens; keep apart from the data\n{line}\n"
+        ),
+    )?;
     read(file)
 }
 

@@ -12,7 +12,9 @@ use crate::{
 
 /// `weir serve`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml")]
+#[command(
+    after_help = "Example:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml"
+)]
 pub(crate) struct Args {
     /// Which services: all, or some of registry,commands,storage,analytics,ingest
     #[arg(long, default_value = "all", value_name = "TARGETS")]
@@ -73,7 +75,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let targets = targets::parse(&args.target)?;
     weir_observability::start(&config.logs)?;
     let file = config.auth.pepper_file.as_deref().ok_or_else(|| {
-        let message = "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
+        let message =
+            "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
         Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
     })?;
     let node = Node::start(config.clone(), pepper::read(file)?, &targets).await?;

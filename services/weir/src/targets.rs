@@ -29,7 +29,11 @@ pub(crate) const TARGETS: [Target; 5] = [
         needs: &["registry", "commands", "storage"],
         start: |running| Box::pin(running.start_analytics()),
     },
-    Target { name: "ingest", needs: &["registry", "commands"], start: |running| Box::pin(running.start_ingest()) },
+    Target {
+        name: "ingest",
+        needs: &["registry", "commands"],
+        start: |running| Box::pin(running.start_ingest()),
+    },
 ];
 
 /// The targets that `list` names (`all`, or names joined by commas).
@@ -85,7 +89,12 @@ impl Running {
     ///
     /// # Errors
     /// What the first that fails says.
-    pub(crate) async fn start(mut config: Config, engines: Engines, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+    pub(crate) async fn start(
+        mut config: Config,
+        engines: Engines,
+        peppers: Peppers,
+        targets: &[&Target],
+    ) -> Result<Self> {
         config.share();
         let mut running = Self {
             config,

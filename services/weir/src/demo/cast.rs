@@ -101,7 +101,8 @@ fn labels(kind: &str) -> HashMap<String, String> {
 async fn free_suffix(place: &Place) -> Result<String> {
     for run in 1_u32.. {
         let suffix = if run == 1 { String::new() } else { format!("-{run}") };
-        let request = GetDeviceRequest { name: name::child(&place.tenant, "devices", format!("office{suffix}")) };
+        let request =
+            GetDeviceRequest { name: name::child(&place.tenant, "devices", format!("office{suffix}")) };
         match place.connection.devices().get_device(request).await.map_err(from_status) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(suffix),
             found => drop::<tonic::Response<GetDeviceResponse>>(found?),

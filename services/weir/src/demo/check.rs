@@ -66,7 +66,9 @@ pub(crate) async fn run(place: &Place, cast: &Cast, played: &[Played]) -> Result
     for player in &cast.players {
         let (sent, found) = (player.rows.len(), count(place, player).await?);
         verdict.found += found;
-        verdict.expect(sent == found, || format!("{} sent {sent} readings, {found} can be queried", player.device));
+        verdict.expect(sent == found, || {
+            format!("{} sent {sent} readings, {found} can be queried", player.device)
+        });
     }
     room(place, cast, played, &mut verdict).await?;
     for engine in &cast.engines {
@@ -76,11 +78,20 @@ pub(crate) async fn run(place: &Place, cast: &Cast, played: &[Played]) -> Result
             verdict.failures.push(format!("{engine} failed without an alarm"));
             continue;
         };
-        let raised = alarm.raise_time.as_ref().map(|ts| to_timestamp("raise_time", ts)).transpose()?.unwrap_or_default();
+        let raised = alarm
+            .raise_time
+            .as_ref()
+            .map(|ts| to_timestamp("raise_time", ts))
+            .transpose()?
+            .unwrap_or_default();
         let after = rows.iter().filter(|row| row.ts > raised).count();
-        verdict.expect(after > 0 && alarms.len() == 1, || format!("{engine} has {} alarms, {after} flights before its end", alarms.len()));
+        verdict.expect(after > 0 && alarms.len() == 1, || {
+            format!("{engine} has {} alarms, {after} flights before its end", alarms.len())
+        });
         let (at, of) = (rows.len() - after, rows.len());
-        verdict.lines.push(format!("{engine:<10}  alarm {WORN} at flight {at} of {of}: {after} flights before its failure"));
+        verdict.lines.push(format!(
+            "{engine:<10}  alarm {WORN} at flight {at} of {of}: {after} flights before its failure"
+        ));
     }
     Ok(verdict)
 }
@@ -97,7 +108,8 @@ async fn room(place: &Place, cast: &Cast, played: &[Played], verdict: &mut Verdi
         "{room:<10}  alarm {STUFFY} {stuffy} times, {cleared} cleared; command ventilate {} times, {done} answered",
         commands.len()
     ));
-    verdict.expect(stuffy > 0 && cleared == stuffy, || format!("{room} had {stuffy} alarms, {cleared} cleared"));
+    verdict
+        .expect(stuffy > 0 && cleared == stuffy, || format!("{room} had {stuffy} alarms, {cleared} cleared"));
     verdict.expect(done == stuffy && answered == stuffy, || {
         format!("{room} had {stuffy} alarms, {} commands, {done} answered", commands.len())
     });
@@ -114,10 +126,14 @@ async fn count(place: &Place, player: &Player) -> Result<usize> {
     loop {
         let request = QueryRequest {
             parent: name::tenant(&place.tenant),
-            filter: Some(DeviceFilter { devices: vec![player.device.clone()], label_selector: String::new() }),
+            filter: Some(DeviceFilter {
+                devices: vec![player.device.clone()],
+                label_selector: String::new(),
+            }),
             ..Default::default()
         };
-        let mut answers = place.connection.telemetry().query(request).await.map_err(from_status)?.into_inner();
+        let mut answers =
+            place.connection.telemetry().query(request).await.map_err(from_status)?.into_inner();
         let (mut found, mut last) = (0, None);
         while let Some(answer) = answers.message().await.map_err(from_status)? {
             for point in answer.points {

@@ -45,7 +45,9 @@ pub(crate) async fn play(place: &Place, player: &Player) -> Result<Played> {
         answers.push(client.publish("v1/telemetry", edge::payload(&[reading])).await?);
     }
     for answer in answers {
-        answer.await.map_err(|_| weir_core::Error::unavailable("the connection ended before an answer"))??;
+        answer
+            .await
+            .map_err(|_| weir_core::Error::unavailable("the connection ended before an answer"))??;
         played.acknowledged += 1;
     }
     // A command that the last readings caused may still be on its way.

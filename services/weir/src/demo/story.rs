@@ -43,13 +43,17 @@ impl Story {
         let devices: Arc<[String]> = cast.players.iter().map(|player| player.device.clone()).collect();
         let parent = name::tenant(&place.tenant);
         let request = WatchAlarmsRequest { parent: parent.clone(), ..Default::default() };
-        let mut alarms = place.connection.alarms().watch_alarms(request).await.map_err(from_status)?.into_inner();
+        let mut alarms =
+            place.connection.alarms().watch_alarms(request).await.map_err(from_status)?.into_inner();
         let request = WatchCommandsRequest { parent, ..Default::default() };
-        let mut commands = place.connection.commands().watch_commands(request).await.map_err(from_status)?.into_inner();
+        let mut commands =
+            place.connection.commands().watch_commands(request).await.map_err(from_status)?.into_inner();
         let (heard, ours) = (Arc::clone(&told), Arc::clone(&devices));
         let alarms = tokio::spawn(async move {
             while let Some(event) = alarms.message().await.map_err(from_status)? {
-                if let Some(alarm) = event.alarm.filter(|alarm| ours.iter().any(|device| id(&alarm.device) == device)) {
+                if let Some(alarm) =
+                    event.alarm.filter(|alarm| ours.iter().any(|device| id(&alarm.device) == device))
+                {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).alarm(&alarm)?;
                 }
             }
@@ -58,7 +62,9 @@ impl Story {
         let heard = Arc::clone(&told);
         let commands = tokio::spawn(async move {
             while let Some(event) = commands.message().await.map_err(from_status)? {
-                if let Some(command) = event.command.filter(|found| devices.iter().any(|device| id(&found.device) == device)) {
+                if let Some(command) =
+                    event.command.filter(|found| devices.iter().any(|device| id(&found.device) == device))
+                {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).command(&command)?;
                 }
             }
@@ -105,10 +111,13 @@ impl Told {
         if self.alarms.insert(alarm.name.clone(), alarm.state()) == Some(alarm.state()) {
             return Ok(());
         }
-        let mut values: Vec<_> = alarm.values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let mut values: Vec<_> =
+            alarm.values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         values.sort();
         match alarm.state() {
-            AlarmState::Cleared => tell(alarm.clear_time.as_ref(), &alarm.device, &format!("alarm {} cleared", id(&alarm.rule))),
+            AlarmState::Cleared => {
+                tell(alarm.clear_time.as_ref(), &alarm.device, &format!("alarm {} cleared", id(&alarm.rule)))
+            }
             _ => tell(
                 alarm.raise_time.as_ref(),
                 &alarm.device,
