@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use weir_core::port::{Records as _, Table, Write};
 use weir_proto::analytics::v1 as pb;
 
 use crate::world::{Node, World, admin, rule, second, seconds};
@@ -288,4 +289,47 @@ async fn alarms_and_commands_after_crashes_equal_those_without() {
     for seed in seeds {
         equals_the_undisturbed_run(seed).await;
     }
+}
+
+#[tokio::test]
+async fn a_rule_that_was_edited_while_nobody_was_there_judges_no_reading_twice() {
+    let mut world = World::new();
+    world.config.checkpoint_interval = std::time::Duration::from_secs(3_600);
+    world.devices.put("acme", "d", &[]);
+    let node = world.start().await;
+    node.create("hot", rule("t > 30")).await;
+    // A checkpoint comes with the rule or with the first frame. The second is in none, but its alarm can be seen.
+    world.publish("d", &[(0, &[("t", 1.0)])]).await;
+    node.evaluated("hot", 1).await;
+    world.publish("d", &[(10, &[("t", 35.0)])]).await;
+    node.alarms_when("alarm", |alarms| alarms.len() == 1).await;
+    node.kill();
+    edit_behind_the_back(&world, "t > 30", "t > 40").await;
+
+    let node = world.start().await;
+    world.publish("d", &[(20, &[("t", 36.0)])]).await;
+    let alarms = node.alarms_when("cleared alarm", |alarms| alarms[0].clear_time.is_some()).await;
+    assert_eq!((alarms.len(), alarms[0].rule_revision, second(alarms[0].clear_time)), (1, 1, Some(20)));
+    world.publish("d", &[(30, &[("t", 41.0)])]).await;
+    let alarms = node.alarms_when("second alarm", |alarms| alarms.len() == 2).await;
+    assert_eq!(alarms[0].rule_revision, 2);
+}
+
+/// Edits a stored rule as a replica would of which no owner has heard.
+async fn edit_behind_the_back(world: &World, from: &str, to: &str) {
+    const RULES: Table = Table("rules");
+    let stored = world.store.get(RULES, b"acme", b"r/hot").await.unwrap().unwrap();
+    let text = std::str::from_utf8(&stored.value).unwrap();
+    let text = text.replace(from, to).replace("\"revision\":1", "\"revision\":2");
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rule = record["rule"].take();
+    let uid: weir_core::Uid = rule["uid"].as_str().unwrap().parse().unwrap();
+    let revision = [b"v/".as_slice(), &uid.to_bytes(), &2_u64.to_be_bytes()].concat();
+    let version = world.store.get(RULES, b"acme", b"version").await.unwrap().unwrap().value;
+    let writes = vec![
+        Write::put("r/hot", text),
+        Write::put(revision, rule.to_string()),
+        Write::put("version", version),
+    ];
+    world.store.commit(RULES, b"acme", writes).await.unwrap();
 }
