@@ -16,8 +16,9 @@ mod recover;
 mod run;
 mod state;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use weir_core::{
@@ -79,7 +80,7 @@ pub(crate) async fn claim(shared: &Arc<Shared>, partition: Partition) -> Result<
 pub(crate) async fn own(shared: Arc<Shared>, partition: Partition, first: Owned) {
     let (mut owned, mut pause) = (Some(first), PAUSE);
     loop {
-        let ended: Result<()> = async {
+        let attempt = async {
             let mut owned = match owned.take() {
                 Some(owned) => owned,
                 None => Owned::recover(Arc::clone(&shared), partition).await?,
@@ -90,9 +91,10 @@ pub(crate) async fn own(shared: Arc<Shared>, partition: Partition, first: Owned)
                 pause = PAUSE;
             }
             result
-        }
-        .await;
-        let Err(error) = ended else { return };
+        };
+        // A defect must not end a partition for good, nor in silence; what it left in memory is thrown away.
+        let ended = AssertUnwindSafe(attempt).catch_unwind().await;
+        let Err(error) = ended.unwrap_or_else(|_| Err(Error::internal("an owner panicked"))) else { return };
         report(&shared, partition, &error);
         tokio::select! {
             () = shared.stop.cancelled() => return,
