@@ -1,6 +1,6 @@
 //! Promise 5: a tenant never sees or touches another's anything.
 
-use weir_tests::Weir;
+use weir_tests::{Weir, eventually};
 
 #[test]
 fn another_tenants_names_are_refused_before_existence_is_checked() {
@@ -64,4 +64,38 @@ fn scopes_and_device_tokens_are_held_to_what_they_may() {
         assert_eq!(answer.status.success(), expected.is_empty(), "{args:?}: {complaint}");
         assert!(complaint.contains(expected), "{args:?}: {complaint}");
     }
+}
+
+#[test]
+fn a_stream_ends_when_its_token_is_revoked() {
+    let weir = Weir::start();
+    weir.run(&["device", "create", "d"]);
+    weir.run(&["telemetry", "publish", "d", "temp=1"]);
+    let token = weir.run(&["token", "create", "--scope", "read"]);
+    let id = token.split('_').nth(1).unwrap().to_owned();
+    let address = weir.addresses["grpc"].as_str();
+    let told = weir.home().join("tail.csv");
+    let mut tail = weir
+        .command(&[
+            "--addr",
+            address,
+            "--token",
+            token.trim(),
+            "telemetry",
+            "tail",
+            "--device",
+            "d",
+            "-o",
+            "csv",
+        ])
+        .stdout(std::fs::File::create(&told).unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the tail shows the snapshot", || {
+        std::fs::read_to_string(&told).unwrap().contains("temp").then_some(())
+    });
+    weir.run(&["token", "revoke", &id]);
+    let ended = eventually("the tail ends", || tail.try_wait().unwrap());
+    assert!(!ended.success(), "it says that it was put out");
 }

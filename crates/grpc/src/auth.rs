@@ -10,7 +10,7 @@ use tonic::{Extensions, Status, body::Body};
 use tower::{Layer, Service};
 use weir_core::{Error, Result, port::Registry, principal::Principal};
 
-use crate::to_status;
+use crate::{access::WhileAllowed, connection::Seat, to_status};
 
 /// What anybody may call: reflection describes public contracts, and a load balancer asks for health without a token.
 const OPEN: [&str; 2] = ["/grpc.reflection.", "/grpc.health."];
@@ -60,13 +60,23 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready); // the clone that was polled ready is the one to call
         let registry = Arc::clone(&self.registry);
         Box::pin(async move {
-            if !OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
-                match authenticate(&*registry, request.headers()).await {
-                    Ok(principal) => drop(request.extensions_mut().insert(principal)),
-                    Err(error) => return Ok(to_status(error).into_http()),
-                }
+            let seat = request.extensions().get::<Arc<Seat>>().cloned();
+            if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
+                seat.iter().for_each(|seat| seat.known());
+                return inner.call(request).await;
             }
-            inner.call(request).await
+            let allowed = match bearer(request.headers()).map(Arc::<str>::from) {
+                Ok(token) => registry.authenticate(&token).await.map(|principal| (token, principal)),
+                Err(error) => Err(error),
+            };
+            let (token, principal) = match allowed {
+                Ok(allowed) => allowed,
+                Err(error) => return Ok(to_status(error).into_http()),
+            };
+            seat.iter().for_each(|seat| seat.known());
+            request.extensions_mut().insert(principal);
+            let answer = inner.call(request).await?;
+            Ok(answer.map(|body| Body::new(WhileAllowed::new(body, registry, token))))
         })
     }
 }
@@ -76,17 +86,16 @@ where
 /// # Errors
 /// `Unauthenticated` without one, or what the registry says of it.
 pub async fn authenticate(registry: &dyn Registry, headers: &http::HeaderMap) -> Result<Principal> {
+    registry.authenticate(bearer(headers)?).await
+}
+
+fn bearer(headers: &http::HeaderMap) -> Result<&str> {
     let header =
         headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let token = match header.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        _ => {
-            return Err(Error::unauthenticated(
-                "no bearer token: send the header `authorization: Bearer <token>`",
-            ));
-        }
-    };
-    registry.authenticate(token).await
+    match header.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(Error::unauthenticated("no bearer token: send the header `authorization: Bearer <token>`")),
+    }
 }
 
 /// The caller, as [`AuthLayer`] found it.

@@ -3,7 +3,9 @@
 //! Not here: servers, clients, or any decision of a service. A handler uses this crate for its first move (who and what)
 //! and its last (convert); the one in between is a port call.
 
+mod access;
 pub mod auth;
+pub mod connection;
 pub mod convert;
 pub mod page;
 pub mod status;

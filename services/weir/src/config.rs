@@ -67,6 +67,9 @@ pub(crate) struct Listen {
     pub(crate) grpc_port: u16,
     /// `/livez`, `/readyz`, `/metrics`.
     pub(crate) admin_port: u16,
+    /// gRPC connections at most; never more than a quarter of the files that the process may open. Past it the oldest
+    /// that has made no call makes room.
+    pub(crate) grpc_connections: usize,
     /// Allows listening off loopback without TLS: tokens and data then cross the network readable.
     pub(crate) insecure: bool,
 }
@@ -79,6 +82,7 @@ impl Default for Listen {
             http_port: 8080,
             grpc_port: 8081,
             admin_port: 8082,
+            grpc_connections: 10_000, // as many as the services of a large site and its people hold open
             insecure: false,
         }
     }
@@ -103,6 +107,12 @@ impl Listen {
             ),
         )
         .with_field("listen.address"))
+    }
+
+    /// Bounds the gRPC connections by the files that this process may open, so that they never take those of devices.
+    pub(crate) fn share(&mut self, files: u64) {
+        let quarter = usize::try_from(files / 4).unwrap_or(usize::MAX).max(1);
+        self.grpc_connections = self.grpc_connections.min(quarter);
     }
 
     /// The address of one port.

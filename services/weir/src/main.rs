@@ -5,6 +5,7 @@ mod demo;
 mod dev;
 mod engines;
 mod init;
+mod limits;
 mod listeners;
 mod node;
 mod pepper;

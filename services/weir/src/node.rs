@@ -1,24 +1,29 @@
 //! One running process: engines, targets, listeners, and its orderly end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::RoutesBuilder,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::RoutesBuilder, transport::Server};
 use weir_core::{Error, Result};
-use weir_grpc::AuthLayer;
+use weir_grpc::{
+    AuthLayer,
+    connection::{self, Seats},
+};
 use weir_registry::Peppers;
 use weir_runtime::{Admin, drain};
 
 use crate::{
     config::Config,
-    engines,
+    engines, limits,
     listeners::{Addresses, Listeners},
     targets::{Running, Target},
 };
+
+/// How long a gRPC connection may stay without a call that is let through: as long as a device has to authenticate.
+const UNKNOWN_MAX: Duration = Duration::from_secs(10);
+/// A peer that does not answer a ping is gone.
+const PING: Duration = Duration::from_secs(20);
 
 /// A node that accepts.
 pub(crate) struct Node {
@@ -40,6 +45,9 @@ impl Node {
     /// One clear line for each thing that can be wrong: a port in use, a directory in use or of another release, a damaged
     /// log, a changed partition count.
     pub(crate) async fn start(config: Config, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+        let mut config = config;
+        let files = limits::raise_open_files();
+        config.listen.share(files);
         let listeners = Listeners::bind(&config.listen).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
@@ -53,7 +61,8 @@ impl Node {
             ingest.serve_mqtt(listeners.mqtt);
             ingest.serve_http(listeners.http);
         }
-        let serving = serve_grpc(&running, listeners.grpc, stop_grpc.clone())?;
+        let serving =
+            serve_grpc(&running, listeners.grpc, config.listen.grpc_connections, stop_grpc.clone())?;
         tasks.push(tokio::spawn(async move { report("grpc", serving.await) }));
         admin.accepting(true);
         Ok(Self { addresses, running, config, admin, stop_grpc, stop_admin, tasks })
@@ -83,7 +92,7 @@ impl Node {
         drain(&self.running.services(), self.config.drain.deadline).await;
         self.stop_admin.cancel();
         for task in self.tasks {
-            let closed = tokio::time::timeout(std::time::Duration::from_secs(1), task).await;
+            let closed = tokio::time::timeout(Duration::from_secs(1), task).await;
             drop(closed); // a client that holds its connection open must not hold the process
         }
     }
@@ -98,6 +107,7 @@ fn report(what: &str, result: Result<()>) {
 fn serve_grpc(
     running: &Running,
     listener: tokio::net::TcpListener,
+    seats: usize,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = Result<()>> + use<>> {
     let mut routes = RoutesBuilder::default();
@@ -121,9 +131,10 @@ fn serve_grpc(
     let registry: Arc<dyn weir_core::port::Registry> = registry;
     let server = Server::builder()
         .layer(AuthLayer::new(registry))
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
         .add_routes(routes.routes());
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = connection::incoming(listener, Seats::new(seats, UNKNOWN_MAX));
     Ok(async move {
         server
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

@@ -1,0 +1,234 @@
+//! Connections of a gRPC listener before anybody has said who they are: few, and not for long.
+//!
+//! A connection has a seat. Until a call over it was let through it may be ended: after [`Seats::patience`], or earlier, the
+//! oldest first, where all seats are taken. So connections that say nothing cost nobody else theirs.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, task::AtomicWaker};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::Sleep,
+};
+use tonic::transport::server::Connected;
+
+/// After an accept that failed for want of file descriptors: time for some to come back.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The seats of one listener.
+#[derive(Debug)]
+pub struct Seats {
+    max: usize,
+    patience: Duration,
+    taken: AtomicUsize,
+    unknown: Mutex<VecDeque<Weak<Seat>>>,
+}
+
+/// One connection's seat; whoever lets a call through says so with [`Seat::known`].
+#[derive(Debug)]
+pub struct Seat {
+    seats: Arc<Seats>,
+    known: AtomicBool,
+    evicted: AtomicBool,
+    waker: AtomicWaker,
+    peer: Option<SocketAddr>,
+}
+
+impl Seats {
+    /// `max` connections at most, each with `patience` to make a call that is let through.
+    pub fn new(max: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self { max: max.max(1), patience, taken: AtomicUsize::new(0), unknown: Mutex::default() })
+    }
+
+    /// A seat; where all are taken that of the oldest connection which is not known, else none.
+    fn take(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<Arc<Seat>> {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.taken.load(Ordering::Acquire) >= self.max && !evict_oldest(&mut unknown) {
+            return None;
+        }
+        self.taken.fetch_add(1, Ordering::AcqRel);
+        let seat = Arc::new(Seat {
+            seats: Arc::clone(self),
+            known: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            peer,
+        });
+        // Those at the front that have gone or are known make room, so that the queue is no longer than the seats.
+        while unknown.front().is_some_and(|seat| seat.upgrade().is_none_or(|seat| seat.is_known())) {
+            unknown.pop_front();
+        }
+        if unknown.len() >= self.max.saturating_mul(2) {
+            unknown.retain(|seat| seat.upgrade().is_some_and(|seat| !seat.is_known()));
+        }
+        unknown.push_back(Arc::downgrade(&seat));
+        Some(seat)
+    }
+}
+
+fn evict_oldest(unknown: &mut VecDeque<Weak<Seat>>) -> bool {
+    while let Some(seat) = unknown.pop_front() {
+        if let Some(seat) = seat.upgrade().filter(|seat| !seat.is_known()) {
+            seat.evicted.store(true, Ordering::Release);
+            seat.waker.wake();
+            return true;
+        }
+    }
+    false
+}
+
+impl Seat {
+    /// A call over this connection was let through.
+    pub fn known(&self) {
+        self.known.store(true, Ordering::Release);
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The connections of `listener` that got a seat.
+pub fn incoming(listener: TcpListener, seats: Arc<Seats>) -> impl Stream<Item = io::Result<Seated>> {
+    futures::stream::unfold((listener, seats), |(listener, seats)| async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    drop(stream.set_nodelay(true)); // only speed is lost without it
+                    if let Some(seat) = seats.take(Some(peer)) {
+                        let until = Box::pin(tokio::time::sleep(seats.patience));
+                        return Some((Ok(Seated { stream, seat, until }), (listener, seats)));
+                    }
+                }
+                // Of one connection, or for want of descriptors: the listener itself goes on.
+                Err(error) => {
+                    tracing::warn!(error = %error, "a grpc connection was not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+/// A connection with a seat.
+pub struct Seated {
+    stream: TcpStream,
+    seat: Arc<Seat>,
+    until: Pin<Box<Sleep>>,
+}
+
+impl Connected for Seated {
+    type ConnectInfo = Arc<Seat>;
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(&self.seat)
+    }
+}
+
+impl AsyncRead for Seated {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.seat.is_known() {
+            self.seat.waker.register(cx.waker());
+            if self.seat.evicted.load(Ordering::Acquire) || self.until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        pin!(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Seated {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        pin!(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use tokio::{io::AsyncReadExt as _, net::TcpStream};
+
+    use super::*;
+
+    async fn listen(
+        max: usize,
+        patience: Duration,
+    ) -> (SocketAddr, Pin<Box<dyn Stream<Item = io::Result<Seated>>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, Box::pin(incoming(listener, Seats::new(max, patience))))
+    }
+
+    #[tokio::test]
+    async fn the_oldest_unknown_connection_makes_room_and_a_known_one_stays() {
+        let (address, mut incoming) = listen(2, Duration::from_secs(60)).await;
+        let mut clients = Vec::new();
+        let mut seated = Vec::new();
+        for _ in 0..2 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+            seated.push(incoming.next().await.unwrap().unwrap());
+        }
+        seated[0].seat.known();
+        clients.push(TcpStream::connect(address).await.unwrap());
+        let mut third = incoming.next().await.unwrap().unwrap();
+        let mut byte = [0];
+        let ended = seated[1].read(&mut byte).await.unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        let waits = tokio::time::timeout(Duration::from_millis(20), seated[0].read(&mut byte)).await;
+        assert!(waits.is_err(), "a known connection is left alone");
+        let waits = tokio::time::timeout(Duration::from_millis(20), third.read(&mut byte)).await;
+        assert!(waits.is_err(), "the newest has its time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_makes_no_call_ends_when_patience_does() {
+        let (address, mut incoming) = listen(8, Duration::from_secs(10)).await;
+        let _client = TcpStream::connect(address).await.unwrap();
+        let mut seated = incoming.next().await.unwrap().unwrap();
+        let mut byte = [0];
+        assert_eq!(seated.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
