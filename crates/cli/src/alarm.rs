@@ -24,28 +24,38 @@ pub enum Command {
         #[arg(long)]
         state: Option<String>,
     },
-    /// Show an alarm with its life
+    /// Show an alarm with its history
+    #[command(
+        after_help = "Examples:\n  weir alarm get 3c6d911f839e8145ae4a25ce503aef8c\n  weir alarm get 3c6d911f839e8145ae4a25ce503aef8c -o json"
+    )]
     Get {
         /// Its id
         id: String,
     },
-    /// Say that somebody takes it on
+    /// Acknowledge an alarm: somebody takes it on
+    #[command(
+        after_help = "Example:\n  weir alarm ack 3c6d911f839e8145ae4a25ce503aef8c --comment 'on my way'"
+    )]
     Ack {
         /// Its id
         id: String,
-        /// In words
-        #[arg(long, default_value = "")]
+        /// Why, for whoever reads the history
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         comment: String,
     },
-    /// Clear it by hand; it is not raised again until its condition was false once
+    /// Clear an alarm by hand; it is not raised again until its condition was false once
+    #[command(
+        after_help = "Example:\n  weir alarm clear 3c6d911f839e8145ae4a25ce503aef8c --comment 'window was open'"
+    )]
     Clear {
         /// Its id
         id: String,
-        /// In words
-        #[arg(long, default_value = "")]
+        /// Why, for whoever reads the history
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         comment: String,
     },
     /// Watch alarms as they come and go
+    #[command(after_help = "Examples:\n  weir alarm watch\n  weir alarm watch --rule stuffy -o json")]
     Watch {
         #[command(flatten)]
         of: Of,

@@ -23,20 +23,26 @@ pub enum Command {
     )]
     Send(Send),
     /// Send a command and wait for the answer
-    #[command(after_help = "Example:\n  weir command invoke room-1 ventilate --wait 10s")]
+    #[command(
+        after_help = "Examples:\n  weir command invoke room-1 ventilate --wait 10s\n  weir command invoke room-1 reboot --ttl 30s -o json"
+    )]
     Invoke {
         #[command(flatten)]
         send: Send,
-        /// How long to wait
-        #[arg(long, default_value = "30s", value_parser = parse_span)]
+        /// How long to wait for the answer; the command itself goes on until its --ttl
+        #[arg(long, default_value = "30s", value_name = "SPAN", value_parser = parse_span)]
         wait: Duration,
     },
     /// Show a command
+    #[command(after_help = "Example:\n  weir command get 01a206564fa375c089212b7e789441ae")]
     Get {
         /// Its id
         id: String,
     },
     /// List commands, newest first
+    #[command(
+        after_help = "Examples:\n  weir command list --device room-1\n  weir command list --state failed -o csv"
+    )]
     List {
         /// Only of this device
         #[arg(long)]
@@ -45,12 +51,14 @@ pub enum Command {
         #[arg(long)]
         state: Option<String>,
     },
-    /// Take a command back
+    /// Cancel a command that has not been answered
+    #[command(after_help = "Example:\n  weir command cancel 01a206564fa375c089212b7e789441ae")]
     Cancel {
         /// Its id
         id: String,
     },
-    /// Watch commands as they go
+    /// Watch commands as their state changes
+    #[command(after_help = "Example:\n  weir command watch --device room-1")]
     Watch {
         /// Only of this device
         #[arg(long)]
@@ -68,13 +76,13 @@ pub struct Send {
     #[arg(long, default_value = "{}", value_name = "JSON")]
     payload: String,
     /// How long it may wait for its answer, at most 30d
-    #[arg(long, default_value = "10m", value_parser = parse_span)]
+    #[arg(long, default_value = "10m", value_name = "SPAN", value_parser = parse_span)]
     ttl: Duration,
-    /// When the next may leave: delivery or response
+    /// When the device's next command may leave: after this one's delivery or response
     #[arg(long, default_value = "delivery", value_name = "WHEN")]
     order: String,
     /// Idempotency key: the same again is the same command
-    #[arg(long, default_value = "", value_name = "KEY")]
+    #[arg(long, default_value = "", value_name = "KEY", hide_default_value = true)]
     request_id: String,
 }
 

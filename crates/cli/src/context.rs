@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -63,8 +63,11 @@ impl Contexts {
     /// # Errors
     /// `USAGE` for a file that cannot be read.
     pub fn load() -> Result<Self> {
-        let path = Self::path()?;
-        match fs::read_to_string(&path) {
+        Self::read(&Self::path()?)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        match fs::read_to_string(path) {
             Ok(text) => toml::from_str(&text)
                 .map_err(|error| usage(format!("cannot read {}: {error}", path.display()))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
@@ -77,7 +80,10 @@ impl Contexts {
     /// # Errors
     /// `USAGE` for a file that cannot be written.
     pub fn save(&self) -> Result<()> {
-        let path = Self::path()?;
+        self.write(&Self::path()?)
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
         let failed = |error: std::io::Error| usage(format!("cannot write {}: {error}", path.display()));
         let text = toml::to_string(self)
             .map_err(|error| usage(format!("cannot write {}: {error}", path.display())))?;
@@ -94,7 +100,7 @@ impl Contexts {
             .map_err(failed)?;
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
-        fs::rename(&new, &path).map_err(failed)
+        fs::rename(&new, path).map_err(failed)
     }
 
     /// Adds or replaces a context and makes it the current one.
@@ -241,4 +247,44 @@ fn address(flag: Option<&str>, context: Option<&str>, name: &str) -> Result<Stri
     flag.or(context)
         .map(str::to_owned)
         .ok_or_else(|| usage(format!("the context has no such address; give {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_survive_their_file_which_only_their_user_may_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weir").join("config.toml");
+        assert!(Contexts::read(&path).unwrap().contexts.is_empty(), "no file is no contexts");
+        let dev = Context {
+            addr: "127.0.0.1:8081".to_owned(),
+            token: "a token".to_owned(),
+            mqtt: Some("127.0.0.1:1883".to_owned()),
+            ..Default::default()
+        };
+        let mut contexts = Contexts { current: Some("dev".to_owned()), ..Default::default() };
+        contexts.contexts.insert("dev".to_owned(), dev.clone());
+        contexts.write(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        contexts.contexts.insert("other.one".to_owned(), Context::default());
+        contexts.write(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let read = Contexts::read(&path).unwrap();
+        assert_eq!(read.current.as_deref(), Some("dev"));
+        assert_eq!(read.contexts.get("dev"), Some(&dev));
+        assert_eq!(read.contexts.len(), 2);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_usage_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        fs::write(&path, "current = ").unwrap();
+        let error = Contexts::read(&path).unwrap_err();
+        assert_eq!(error.reason(), "USAGE");
+        assert!(error.message().contains("config.toml"), "{error}");
+    }
 }

@@ -14,28 +14,33 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List contexts; * is the current one
+    #[command(after_help = "Example:\n  weir context list")]
     List,
     /// Make a context the current one
+    #[command(after_help = "Example:\n  weir context use prod")]
     Use {
         /// Its name
         name: String,
     },
     /// Add or replace a context from --addr and --token, and use it
-    #[command(after_help = "Example:\n  weir context set prod --addr weir.example.com:8081 --token wa_…")]
+    #[command(
+        after_help = "Example:\n  weir context set prod --addr weir.example.com:8081 --token TOKEN --mqtt-addr weir.example.com:1883"
+    )]
     Set {
         /// Its name
         name: String,
         /// Address of the MQTT listener
-        #[arg(long)]
+        #[arg(long, value_name = "HOST:PORT")]
         mqtt_addr: Option<String>,
         /// Address of the HTTP device API
-        #[arg(long)]
+        #[arg(long, value_name = "HOST:PORT")]
         http_addr: Option<String>,
         /// Address of the admin listener
-        #[arg(long)]
+        #[arg(long, value_name = "HOST:PORT")]
         admin_addr: Option<String>,
     },
     /// Forget a context
+    #[command(after_help = "Example:\n  weir context delete prod")]
     Delete {
         /// Its name
         name: String,
@@ -89,7 +94,7 @@ struct Listed {
 }
 
 impl Show for Listed {
-    const COLUMNS: &'static [&'static str] = &["name", "current", "addr"];
+    const COLUMNS: &'static [&'static str] = &["id", "current", "addr"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -98,6 +103,23 @@ impl Show for Listed {
         ]
     }
     fn json(&self) -> Value {
-        json!({"name": self.name, "current": self.current, "addr": self.context.addr})
+        json!({"id": self.name, "current": self.current, "addr": self.context.addr})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_listed_by_its_id_and_without_its_token() {
+        let listed = Listed {
+            name: "dev".to_owned(),
+            current: true,
+            context: Context { token: "a secret".to_owned(), ..Default::default() },
+        };
+        assert_eq!(Listed::COLUMNS[0], "id");
+        assert_eq!(listed.cells()[0], "dev");
+        assert!(!listed.json().to_string().contains("secret"));
     }
 }

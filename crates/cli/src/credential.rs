@@ -25,15 +25,17 @@ pub enum Command {
         /// The device
         device: String,
         /// How long it works: 30d, 12h; until revoked if not given
-        #[arg(long, value_parser = parse_span)]
+        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         ttl: Option<Duration>,
     },
     /// List a device's credentials, without their secrets
+    #[command(after_help = "Example:\n  weir device credential list room-1")]
     List {
         /// The device
         device: String,
     },
-    /// Revoke a credential: it stops to work, and sessions that used it end
+    /// Revoke a credential: it stops working, and sessions that used it end
+    #[command(after_help = "Example:\n  weir device credential revoke room-1 35de01dd1491d24d")]
     Revoke {
         /// The device
         device: String,

@@ -17,59 +17,69 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a device
-    #[command(after_help = "Example:\n  weir device create room-1 --label type=room --label floor=2")]
+    #[command(
+        after_help = "Examples:\n  weir device create room-1 --label type=room --label floor=2\n  weir device create pump-7 --profile meter --attribute serial=A17 --disabled"
+    )]
     Create {
         /// 1 to 128 of [A-Za-z0-9_.:-]
         id: String,
         #[command(flatten)]
         facts: Facts,
         /// Create it disabled
-        #[arg(long)]
+        #[arg(long, alias = "disable")]
         disabled: bool,
     },
     /// Create a device if it is not there, give it a credential, and show how to connect
+    #[command(after_help = "Example:\n  weir device connect my-device")]
     Connect {
         /// 1 to 128 of [A-Za-z0-9_.:-]
         id: String,
     },
     /// Show a device
+    #[command(after_help = "Examples:\n  weir device get room-1\n  weir device get room-1 -o yaml")]
     Get {
         /// Its id
         id: String,
     },
     /// List devices
-    #[command(after_help = "Example:\n  weir device list -l 'type=room,floor in (1,2)'")]
+    #[command(
+        after_help = "Examples:\n  weir device list -l 'type=room,floor in (1,2)'\n  weir device list -o csv > devices.csv"
+    )]
     List {
         /// Only those with these labels
-        #[arg(short = 'l', long, default_value = "", value_name = "SELECTOR")]
+        #[arg(short = 'l', long, default_value = "", value_name = "SELECTOR", hide_default_value = true)]
         selector: String,
     },
     /// Change a device; what is not named stays
+    #[command(
+        after_help = "Examples:\n  weir device update room-1 --label floor=3 --remove-label wing\n  weir device update room-1 --disable"
+    )]
     Update {
         /// Its id
         id: String,
         #[command(flatten)]
         facts: Facts,
-        /// Remove a label
+        /// Remove a label; may be given more than once
         #[arg(long, value_name = "KEY")]
         remove_label: Vec<String>,
-        /// Remove an attribute
+        /// Remove an attribute; may be given more than once
         #[arg(long, value_name = "KEY")]
         remove_attribute: Vec<String>,
         /// Refuse its connections and messages
-        #[arg(long, conflicts_with = "enable")]
+        #[arg(long, alias = "disabled", conflicts_with = "enable")]
         disable: bool,
         /// Take its connections and messages again
-        #[arg(long)]
+        #[arg(long, alias = "enabled")]
         enable: bool,
     },
-    /// Delete a device: its credentials stop to work, its telemetry is no longer reachable
+    /// Delete a device: its credentials stop working, its telemetry is no longer reachable
+    #[command(after_help = "Example:\n  weir device delete room-1")]
     Delete {
         /// Its id
         id: String,
     },
     /// A device's credentials
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  weir device credential issue room-1 --ttl 90d")]
     Credential(credential::Command),
 }
 
@@ -82,9 +92,9 @@ pub struct Facts {
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = parse_pair)]
     attributes: Vec<(String, String)>,
     /// Its profile
-    #[arg(long)]
+    #[arg(long, value_name = "PROFILE")]
     profile: Option<String>,
-    /// It may speak for children
+    /// It is a gateway: it may speak for child devices
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     gateway: Option<bool>,
 }

@@ -14,7 +14,7 @@ use crate::{
     output, when,
 };
 
-/// Over what.
+/// The protocol that devices speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
     /// MQTT 5, QoS 1
@@ -38,7 +38,7 @@ impl From<Via> for weir_drive::Via {
 /// Where devices connect.
 #[derive(Debug, Args)]
 pub(crate) struct Edge {
-    /// Over what
+    /// Over which protocol
     #[arg(long, value_enum, default_value_t = Via::Mqtt)]
     via: Via,
     /// Address of the MQTT listener; else the context's
@@ -100,7 +100,7 @@ pub struct Replay {
     #[arg(long, default_value = "max", value_name = "60|max", value_parser = parse_speed)]
     speed: replay::Speed,
     /// How long to go on trying while nobody answers
-    #[arg(long, default_value = "60s", value_parser = parse_span)]
+    #[arg(long, default_value = "60s", value_name = "SPAN", value_parser = parse_span)]
     retry_for: Duration,
     #[command(flatten)]
     edge: Edge,
@@ -177,20 +177,20 @@ fn summary(progress: &replay::Progress) -> Result<()> {
 /// `weir simulate`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  weir simulate --devices 100 --rate 1 &\n  weir command invoke sim-1 blink"
+    after_help = "Examples:\n  weir simulate --devices 100 --rate 1 --duration 1m\n  weir command invoke sim-1 blink  # while it runs"
 )]
 pub struct Simulate {
     /// How many devices
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     devices: u32,
     /// Readings a second of each device
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_name = "NUMBER")]
     rate: f64,
     /// Devices are called PREFIX-1, PREFIX-2, … and labelled type=PREFIX
     #[arg(long, default_value = "sim")]
     prefix: String,
-    /// How long; until Ctrl-C if not given
-    #[arg(long, value_parser = parse_span)]
+    /// How long to run; until Ctrl-C if not given
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     duration: Option<Duration>,
     /// Address of the MQTT listener; else the context's
     #[arg(long, value_name = "HOST:PORT")]
@@ -241,7 +241,9 @@ pub(crate) async fn simulate(args: Simulate, caller: &Caller) -> Result<()> {
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// Acknowledged readings a second, time to the durable answer, CPU, and everything read back
-    #[command(after_help = "Example:\n  weir bench ingest --via mqtt --connections 100 --readings 500000")]
+    #[command(
+        after_help = "Examples:\n  weir bench ingest --via mqtt --connections 100 --readings 500000\n  weir bench ingest --via grpc --batch 100"
+    )]
     Ingest(Ingest),
 }
 
@@ -249,22 +251,22 @@ pub enum Bench {
 #[derive(Debug, Args)]
 pub struct Ingest {
     /// Devices, each with a connection of its own
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
     /// Readings in the throughput phase
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_name = "COUNT")]
     readings: usize,
     /// Readings in one message; 1 over MQTT and HTTP, 100 over gRPC if not given
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: Option<u32>,
     /// Metrics in one reading
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     metrics: u32,
     /// Readings a second in the latency phase; half of the measured throughput if not given
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER")]
     rate: Option<f64>,
     /// How long the latency phase lasts
-    #[arg(long, default_value = "5s", value_parser = parse_span)]
+    #[arg(long, default_value = "5s", value_name = "SPAN", value_parser = parse_span)]
     latency_phase: Duration,
     /// Address of the admin listener, for the server's CPU time; else the context's
     #[arg(long, value_name = "HOST:PORT")]

@@ -57,7 +57,7 @@ pub struct Global {
     /// Tenant; else the token's
     #[arg(long, global = true, value_name = "TENANT", help_heading = "Connection")]
     pub tenant: Option<String>,
-    /// How to print
+    /// The output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", help_heading = "Output")]
     pub output: Format,
 }
@@ -66,44 +66,65 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Tenants (scope platform)
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  weir tenant create acme\n  weir tenant list")]
     Tenant(tenant::Command),
     /// API tokens
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir token create --scope read --ttl 30d\n  weir token list"
+    )]
     Token(token::Command),
     /// Device profiles
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir profile create meter --metric count:int64 --metric power:double:W\n  weir profile list"
+    )]
     Profile(profile::Command),
     /// Devices and their credentials
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir device connect my-device\n  weir device list -l type=room"
+    )]
     Device(device::Command),
     /// Stored telemetry: query, aggregate, latest, tail, publish
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir telemetry tail --device room-1\n  weir telemetry query --device room-1 --from 1h -o csv"
+    )]
     Telemetry(telemetry_args::Command),
     /// Rules: what to watch for, and what to do
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir rule create hot --when 'temp > 30' --for 1m --command cool-down\n  weir rule test hot --from 7d"
+    )]
     Rule(rule_args::Command),
     /// Alarms, open and cleared
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  weir alarm list --state raised\n  weir alarm watch")]
     Alarm(alarm::Command),
     /// Commands to devices
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir command invoke room-1 ventilate --payload '{\"speed\": 2}'\n  weir command list --device room-1"
+    )]
     Command(command::Command),
-    /// Who is connected
-    #[command(subcommand)]
+    /// Sessions: who is connected
+    #[command(subcommand, after_help = "Example:\n  weir session list --device room-1")]
     Session(session::Command),
-    /// Payloads that were refused where the wire cannot say so (MQTT 3.1.1)
-    #[command(subcommand)]
+    /// Refused payloads of devices that cannot be told so (MQTT 3.1.1)
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir dead-letter list\n  weir dead-letter list -o csv > refused.csv"
+    )]
     DeadLetter(dead_letter::Command),
-    /// Which Weir, as whom
-    #[command(subcommand)]
+    /// Contexts: which Weir to talk to, and as whom
+    #[command(subcommand, after_help = "Examples:\n  weir context list\n  weir context use prod")]
     Context(context_command::Command),
     /// Stream a file of measurements to Weir, as the devices that made them
     Replay(Box<drive::Replay>),
     /// Make a fleet that sends telemetry and answers commands
     Simulate(drive::Simulate),
     /// Measure this Weir
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  weir bench ingest --connections 100 --readings 500000")]
     Bench(drive::Bench),
 }
 
@@ -133,3 +154,6 @@ pub async fn run(command: Command, global: &Global) -> Result<()> {
         Command::Bench(command) => drive::bench(command, &caller).await,
     }
 }
+
+#[cfg(test)]
+mod help_tests;

@@ -1,6 +1,9 @@
 //! Tables, JSON, YAML and CSV: one description of a resource, four ways to print it.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -10,11 +13,11 @@ use weir_core::{Error, Result};
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
+    /// Aligned columns, for people
     Table,
     /// A JSON document; streams give one object a line
     Json,
-    /// YAML
+    /// A YAML document; streams give one after the other
     Yaml,
     /// Comma-separated with a header, RFC 4180; the first column of a list is the id
     Csv,
@@ -32,36 +35,62 @@ pub(crate) trait Show {
 
 /// Prints a list.
 pub(crate) fn list<T: Show>(format: Format, items: &[T]) -> Result<()> {
-    match format {
-        Format::Table => table(T::COLUMNS, items.iter().map(Show::cells)),
-        Format::Csv => csv(T::COLUMNS, items.iter().map(Show::cells)),
-        Format::Json => json(&Value::Array(items.iter().map(Show::json).collect())),
-        Format::Yaml => yaml(&Value::Array(items.iter().map(Show::json).collect())),
-    }
+    print(|out| write_list(out, format, items))
 }
 
 /// Prints one thing: in a table its facts one below the other.
 pub(crate) fn one<T: Show>(format: Format, item: &T) -> Result<()> {
+    print(|out| write_one(out, format, item))
+}
+
+fn write_list<T: Show>(out: &mut impl Write, format: Format, items: &[T]) -> Result<()> {
     match format {
-        Format::Table => facts(&item.json()),
-        Format::Csv => csv(T::COLUMNS, [item.cells()].into_iter()),
-        Format::Json => json(&item.json()),
-        Format::Yaml => yaml(&item.json()),
+        Format::Table => table(out, T::COLUMNS, items.iter().map(Show::cells)),
+        Format::Csv => csv(out, T::COLUMNS, items.iter().map(Show::cells)),
+        Format::Json => json(out, &Value::Array(items.iter().map(Show::json).collect())),
+        Format::Yaml => yaml(out, &Value::Array(items.iter().map(Show::json).collect())),
+    }
+}
+
+fn write_one<T: Show>(out: &mut impl Write, format: Format, item: &T) -> Result<()> {
+    match format {
+        Format::Table => facts(out, &item.json()),
+        Format::Csv => csv(out, T::COLUMNS, [item.cells()].into_iter()),
+        Format::Json => json(out, &item.json()),
+        Format::Yaml => yaml(out, &item.json()),
     }
 }
 
 /// Prints a secret so that `$(…)` takes just it; where it came from goes to standard error.
 pub(crate) fn secret(format: Format, id: &str, secret: &str, what: &str) -> Result<()> {
+    let whole = serde_json::json!({"id": id, "token": secret});
     match format {
         Format::Table => {
             line(secret)?;
             note(&format!("{what} {id}; shown only this once"));
             Ok(())
         }
-        Format::Csv => csv(&["id", "token"], [vec![id.to_owned(), secret.to_owned()]].into_iter()),
-        Format::Json => json(&serde_json::json!({"id": id, "token": secret})),
-        Format::Yaml => yaml(&serde_json::json!({"id": id, "token": secret})),
+        Format::Csv => {
+            let row = vec![id.to_owned(), secret.to_owned()];
+            print(|out| csv(out, &["id", "token"], [row].into_iter()))
+        }
+        Format::Json => print(|out| json(out, &whole)),
+        Format::Yaml => print(|out| yaml(out, &whole)),
     }
+}
+
+/// Bytes to standard output as they are.
+pub(crate) fn raw(bytes: &[u8]) -> Result<()> {
+    print(|out| out.write_all(bytes).map_err(|error| broken(&error)))
+}
+
+/// Writes to standard output in large pieces.
+pub(crate) fn print(
+    write: impl FnOnce(&mut io::BufWriter<io::StdoutLock<'static>>) -> Result<()>,
+) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    write(&mut out)?;
+    out.flush().map_err(|error| broken(&error))
 }
 
 /// One line to standard output.
@@ -75,29 +104,32 @@ pub(crate) fn note(text: &str) {
     drop(told); // nobody listens: nobody misses it
 }
 
-pub(crate) fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+pub(crate) fn table(
+    out: &mut impl Write,
+    columns: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| column.to_uppercase()));
     let mut empty = true;
     for row in rows {
         empty = false;
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| visible(cell)));
     }
     if empty {
         note("nothing found");
         return Ok(());
     }
-    for row in table.lines() {
-        line(row.strip_prefix(' ').unwrap_or(&row).trim_end())?; // cells are padded on both sides
-    }
-    Ok(())
+    lines(out, &table)
 }
 
-fn facts(value: &Value) -> Result<()> {
+fn facts(out: &mut impl Write, value: &Value) -> Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    for (key, value) in value.as_object().into_iter().flatten() {
+    let (id, others): (Vec<_>, Vec<_>) =
+        value.as_object().into_iter().flatten().partition(|(key, _)| *key == "id");
+    for (key, value) in id.into_iter().chain(others) {
         let text = match value {
             Value::Null => continue,
             Value::String(text) => text.clone(),
@@ -109,12 +141,29 @@ fn facts(value: &Value) -> Result<()> {
             Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join("\n"),
             other => other.to_string(),
         };
-        table.add_row([key.as_str(), text.as_str()]);
+        table.add_row([key.as_str(), &visible(&text)]);
     }
+    lines(out, &table)
+}
+
+fn lines(out: &mut impl Write, table: &Table) -> Result<()> {
     for row in table.lines() {
-        line(row.strip_prefix(' ').unwrap_or(&row).trim_end())?; // cells are padded on both sides
+        let row = row.strip_prefix(' ').unwrap_or(&row).trim_end(); // cells are padded on both sides
+        writeln!(out, "{row}").map_err(|error| broken(&error))?;
     }
     Ok(())
+}
+
+/// Text for a terminal: what a device sent must not move the cursor or change colors.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && c != '\n') {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
 }
 
 fn plain(value: &Value) -> String {
@@ -130,8 +179,12 @@ fn plain(value: &Value) -> String {
     }
 }
 
-pub(crate) fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
-    let mut writer = csv_writer();
+pub(crate) fn csv(
+    out: &mut impl Write,
+    columns: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
     writer.write_record(columns).map_err(|error| broken(&error))?;
     for row in rows {
         writer.write_record(row).map_err(|error| broken(&error))?;
@@ -139,17 +192,14 @@ pub(crate) fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> 
     writer.flush().map_err(|error| broken(&error))
 }
 
-/// A CSV writer to standard output.
-pub(crate) fn csv_writer() -> csv::Writer<io::Stdout> {
-    csv::WriterBuilder::new().flexible(false).from_writer(io::stdout())
+pub(crate) fn json(out: &mut impl Write, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| broken(&error))?;
+    writeln!(out, "{text}").map_err(|error| broken(&error))
 }
 
-pub(crate) fn json(value: &Value) -> Result<()> {
-    line(&serde_json::to_string_pretty(value).map_err(|error| broken(&error))?)
-}
-
-pub(crate) fn yaml(value: &Value) -> Result<()> {
-    line(serde_yaml_ng::to_string(value).map_err(|error| broken(&error))?.trim_end())
+pub(crate) fn yaml(out: &mut impl Write, value: &Value) -> Result<()> {
+    let text = serde_yaml_ng::to_string(value).map_err(|error| broken(&error))?;
+    writeln!(out, "{}", text.trim_end()).map_err(|error| broken(&error))
 }
 
 /// What writing to standard output fails with.
@@ -171,20 +221,22 @@ impl Stream {
     pub(crate) fn item<T: Show>(&mut self, item: &T) -> Result<()> {
         let first = std::mem::replace(&mut self.first, false);
         match self.format {
-            Format::Table => line(&item.cells().join("  ")),
+            Format::Table => line(&visible(&item.cells().join("  "))),
             Format::Json => line(&item.json().to_string()),
             Format::Yaml => {
                 line("---")?;
-                yaml(&item.json())
+                print(|out| yaml(out, &item.json()))
             }
-            Format::Csv => {
-                let mut writer = csv_writer();
-                if first {
-                    writer.write_record(T::COLUMNS).map_err(|error| broken(&error))?;
-                }
+            Format::Csv if first => print(|out| csv(out, T::COLUMNS, [item.cells()].into_iter())),
+            Format::Csv => print(|out| {
+                let mut writer = csv::Writer::from_writer(out);
                 writer.write_record(item.cells()).map_err(|error| broken(&error))?;
                 writer.flush().map_err(|error| broken(&error))
-            }
+            }),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;

@@ -29,13 +29,16 @@ pub enum Command {
         facts: Facts,
     },
     /// Show a profile
+    #[command(after_help = "Example:\n  weir profile get meter -o yaml")]
     Get {
         /// Its id
         id: String,
     },
     /// List profiles
+    #[command(after_help = "Example:\n  weir profile list")]
     List,
     /// Change a profile; what is not named stays
+    #[command(after_help = "Example:\n  weir profile update meter --metric voltage:double:V --past 7d")]
     Update {
         /// Its id
         id: String,
@@ -43,6 +46,7 @@ pub enum Command {
         facts: Facts,
     },
     /// Delete a profile that no device uses
+    #[command(after_help = "Example:\n  weir profile delete meter")]
     Delete {
         /// Its id
         id: String,
@@ -54,16 +58,16 @@ pub struct Facts {
     /// A declared metric: name, type (double, int64, bool, string, bytes), UCUM unit; may be given more than once
     #[arg(long = "metric", value_name = "NAME:TYPE[:UNIT]")]
     metrics: Vec<String>,
-    /// Its devices may speak for children
+    /// Its devices are gateways: they may speak for child devices
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     gateway: Option<bool>,
     /// How far behind now an event time may be: 30d
-    #[arg(long, value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     past: Option<Duration>,
     /// How far ahead of now an event time may be: 10m
-    #[arg(long, value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     future: Option<Duration>,
-    /// What happens to an event time out of range: refuse or arrival
+    /// What happens to an event time out of range: refuse it, or take its arrival: refuse, arrival
     #[arg(long, value_name = "WHAT")]
     on_bad_time: Option<String>,
 }

@@ -15,8 +15,8 @@ use crate::{
 pub(crate) async fn run(command: Command, caller: &Caller) -> Result<()> {
     let mut stub = caller.connection.rules();
     match command {
-        Command::Create { id, what } => {
-            let mut rule = pb::Rule::default();
+        Command::Create { id, what, disabled } => {
+            let mut rule = pb::Rule { disabled, ..Default::default() };
             what.apply(&mut rule)?;
             let request = pb::CreateRuleRequest {
                 parent: caller.parent()?,

@@ -27,28 +27,37 @@ pub enum Command {
         id: String,
         #[command(flatten)]
         what: Box<What>,
+        /// Create it disabled
+        #[arg(long, alias = "disable")]
+        disabled: bool,
     },
     /// Show a rule
+    #[command(after_help = "Examples:\n  weir rule get stuffy\n  weir rule get stuffy -o yaml")]
     Get {
         /// Its id
         id: String,
     },
     /// List rules
+    #[command(after_help = "Example:\n  weir rule list")]
     List,
     /// Change a rule; what is not named stays
+    #[command(
+        after_help = "Examples:\n  weir rule update stuffy --when 'CO2 > 1200' --for 5m\n  weir rule update stuffy --disable"
+    )]
     Update {
         /// Its id
         id: String,
         #[command(flatten)]
         what: Box<What>,
         /// Evaluate it no longer
-        #[arg(long, conflicts_with = "enable")]
+        #[arg(long, alias = "disabled", conflicts_with = "enable")]
         disable: bool,
         /// Evaluate it again
-        #[arg(long)]
+        #[arg(long, alias = "enabled")]
         enable: bool,
     },
     /// Delete a rule; its open alarms are closed
+    #[command(after_help = "Example:\n  weir rule delete stuffy")]
     Delete {
         /// Its id
         id: String,
@@ -58,7 +67,7 @@ pub enum Command {
   weir rule test stuffy
   weir rule test --when 'CO2 > 900' --selector type=room --from 2015-02-04 --to 2015-02-05")]
     Test {
-        /// A stored rule's id; else give --when
+        /// A stored rule's id; else give --when or --file
         id: Option<String>,
         #[command(flatten)]
         what: Box<What>,
@@ -98,11 +107,11 @@ pub struct What {
     /// A silence longer than this resets a pending --for
     #[arg(long, value_name = "SPAN")]
     max_gap: Option<String>,
-    /// info, warning, minor, major or critical
+    /// How bad it is: info, warning, minor, major or critical
     #[arg(long)]
     severity: Option<String>,
-    /// For people
-    #[arg(long)]
+    /// A name for people
+    #[arg(long, value_name = "TEXT")]
     display_name: Option<String>,
     /// Copied onto its alarms; may be given more than once
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
@@ -116,7 +125,7 @@ pub struct What {
     /// Post the alarm to this address; may be given more than once
     #[arg(long = "webhook", value_name = "URL")]
     webhooks: Vec<String>,
-    /// When the actions act: raised, escalated, acknowledged, cleared
+    /// On what the actions act: raised, escalated, acknowledged, cleared
     #[arg(long, value_delimiter = ',', value_name = "EVENT")]
     on: Vec<String>,
 }

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List sessions: those that are open, and those that may be resumed
+    #[command(after_help = "Examples:\n  weir session list\n  weir session list --device room-1")]
     List {
         /// Only of this device
         #[arg(long)]

@@ -1,5 +1,7 @@
 //! `weir telemetry …`
 
+use std::io;
+
 use weir_core::Result;
 use weir_grpc::{convert::from_duration, from_status, status::from_item};
 use weir_proto::{
@@ -61,15 +63,19 @@ pub(crate) async fn run(command: Command, caller: &Caller) -> Result<()> {
             };
             let mut answers =
                 caller.connection.telemetry().tail(request).await.map_err(from_status)?.into_inner();
-            let mut points = Points::live(caller.format)?;
+            let mut points = Points::live(caller.format, stdout())?;
             while let Some(answer) = answers.message().await.map_err(from_status)? {
                 points.push(&answer.points)?;
-                points.flush()?;
             }
             points.end()
         }
         Command::Publish { device, values, ts } => publish(caller, &device, values, ts.as_ref()).await,
     }
+}
+
+/// Written in large pieces; a batch of points is flushed at its end.
+fn stdout() -> io::BufWriter<io::Stdout> {
+    io::BufWriter::new(io::stdout())
 }
 
 fn filter(of: &Of) -> pb::DeviceFilter {
@@ -78,7 +84,7 @@ fn filter(of: &Of) -> pb::DeviceFilter {
 
 async fn query(caller: &Caller, request: pb::QueryRequest) -> Result<()> {
     let mut answers = caller.connection.telemetry().query(request).await.map_err(from_status)?.into_inner();
-    let mut points = Points::new(caller.format)?;
+    let mut points = Points::new(caller.format, stdout())?;
     let mut stats = None;
     while let Some(answer) = answers.message().await.map_err(from_status)? {
         points.push(&answer.points)?;
@@ -120,7 +126,7 @@ async fn latest(caller: &Caller, of: Of) -> Result<()> {
         Ok((page.points, page.next_page_token))
     })
     .await?;
-    let mut points = Points::new(caller.format)?;
+    let mut points = Points::new(caller.format, stdout())?;
     points.push(&found)?;
     points.end()
 }

@@ -8,7 +8,7 @@ use crate::convert::parse_span;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Stream points of a range; all of it without --limit
+    /// Stream the points of a time range; all of them without --limit
     #[command(after_help = "Examples:
   weir telemetry query --device room-1 --metric CO2 --from 2015-02-04 --to 2015-02-05
   weir telemetry query --device room-1 --from 1h --descending --limit 10
@@ -19,7 +19,7 @@ pub enum Command {
         #[command(flatten)]
         range: Range,
         /// How many points at most
-        #[arg(long)]
+        #[arg(long, value_name = "COUNT")]
         limit: Option<u32>,
         /// Newest first
         #[arg(long)]
@@ -35,24 +35,30 @@ pub enum Command {
         #[command(flatten)]
         range: Range,
         /// The length of a step: 5m, 1h, 1d; one over the whole range if not given
-        #[arg(long, value_parser = parse_span)]
+        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         step: Option<Duration>,
-        /// What to compute
-        #[arg(long = "fn", value_enum, value_delimiter = ',', default_values = ["count", "min", "max", "avg"])]
+        /// What to compute; several with commas
+        #[arg(long = "fn", value_name = "FUNCTION", value_enum, value_delimiter = ',', default_values = ["count", "min", "max", "avg"])]
         functions: Vec<Function>,
-        /// Percentiles, 0 to 100
-        #[arg(long = "percentile", value_delimiter = ',')]
+        /// Percentiles, 0 to 100; several with commas
+        #[arg(long = "percentile", value_name = "PERCENT", value_delimiter = ',')]
         percentiles: Vec<f64>,
         /// IANA time zone for steps of whole days
-        #[arg(long, default_value = "", value_name = "ZONE")]
+        #[arg(long, default_value = "", value_name = "ZONE", hide_default_value = true)]
         time_zone: String,
     },
     /// Show the newest value of each metric, by event time
+    #[command(
+        after_help = "Examples:\n  weir telemetry latest --device room-1\n  weir telemetry latest -l type=room -o json"
+    )]
     Latest {
         #[command(flatten)]
         of: Of,
     },
     /// Follow points as they are stored
+    #[command(
+        after_help = "Examples:\n  weir telemetry tail --device room-1\n  weir telemetry tail -l type=room --metric CO2 -o csv"
+    )]
     Tail {
         #[command(flatten)]
         of: Of,
@@ -67,7 +73,7 @@ pub enum Command {
         /// A number, true, false, or text
         #[arg(required = true, value_name = "METRIC=VALUE", value_parser = crate::convert::parse_pair)]
         values: Vec<(String, String)>,
-        /// Event time; the server's arrival if not given
+        /// Event time: RFC 3339, 2015-02-04 (UTC), 1h for an hour ago, or an epoch; its arrival at the server if not given
         #[arg(long, value_name = "TIME")]
         ts: Option<String>,
     },
@@ -79,7 +85,7 @@ pub struct Of {
     #[arg(long, required_unless_present = "selector")]
     pub(crate) device: Vec<String>,
     /// Devices with these labels
-    #[arg(short = 'l', long, default_value = "", value_name = "SELECTOR")]
+    #[arg(short = 'l', long, default_value = "", value_name = "SELECTOR", hide_default_value = true)]
     pub(crate) selector: String,
     /// A metric; may be given more than once; all if not given
     #[arg(long)]
@@ -88,10 +94,11 @@ pub struct Of {
 
 #[derive(Debug, Args)]
 pub struct Range {
-    /// From this event time on: RFC 3339, 2015-02-04 (UTC), epoch, or 1h for an hour ago
+    /// From this event time on: RFC 3339, 2015-02-04 (UTC), 1h for an hour ago, now, or epoch seconds or milliseconds (0, or
+    /// at least 100000000: a bare year is refused)
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
-    /// Before this event time
+    /// Before this event time, in the same forms
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Points and aggregates as they are shown. Points are streamed: a year of them must not have to fit in memory.
 
-use std::io::{self, Write as _};
+use std::io::Write;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
@@ -12,68 +12,83 @@ use weir_proto::{
 
 use crate::{
     convert::{json_time, time},
-    output::{Format, broken, csv, csv_writer, json, line, yaml},
+    output::{self, Format, broken, csv, visible, yaml},
 };
 
 /// One value a line: the contract of scripts.
 const COLUMNS: [&str; 5] = ["device", "ts", "metric", "type", "value"];
 
-/// Prints points as they come.
-pub(crate) struct Points {
+/// Prints points as they come, a batch at a time.
+pub(crate) struct Points<W> {
     format: Format,
-    csv: csv::Writer<io::Stdout>,
+    out: W,
     /// A list is one JSON document; a live stream is one object a line.
     live: bool,
     first: bool,
 }
 
-impl Points {
+impl<W: Write> Points<W> {
     /// A list of points.
-    pub(crate) fn new(format: Format) -> Result<Self> {
-        let mut csv = csv_writer();
+    pub(crate) fn new(format: Format, out: W) -> Result<Self> {
+        let mut points = Self { format, out, live: false, first: true };
         match format {
-            Format::Csv => csv.write_record(COLUMNS).map_err(|error| broken(&error))?,
-            Format::Table => line(&row("DEVICE", "TS", "METRIC", "VALUE"))?,
+            Format::Csv => csv(&mut points.out, &COLUMNS, std::iter::empty())?,
+            Format::Table => points.line(&row("DEVICE", "TS", "METRIC", "VALUE"))?,
             Format::Json | Format::Yaml => {}
         }
-        Ok(Self { format, csv, live: false, first: true })
+        Ok(points)
     }
 
     /// A stream that does not end by itself.
-    pub(crate) fn live(format: Format) -> Result<Self> {
-        Ok(Self { live: true, ..Self::new(format)? })
+    pub(crate) fn live(format: Format, out: W) -> Result<Self> {
+        let mut points = Self { live: true, ..Self::new(format, out)? };
+        points.flush()?;
+        Ok(points)
     }
 
     pub(crate) fn push(&mut self, points: &[pb::Point]) -> Result<()> {
-        points.iter().try_for_each(|point| self.point(point))
+        if self.format == Format::Csv {
+            let mut writer = csv::Writer::from_writer(&mut self.out);
+            for point in points {
+                let (kind, text) = text(point.value.as_ref());
+                let ts = time(point.ts.as_ref());
+                let row = [point.device.as_str(), &ts, &point.metric, kind, &text];
+                writer.write_record(row).map_err(|error| broken(&error))?;
+            }
+            writer.flush().map_err(|error| broken(&error))?;
+        } else {
+            points.iter().try_for_each(|point| self.point(point))?;
+        }
+        self.flush()
     }
 
     fn point(&mut self, point: &pb::Point) -> Result<()> {
-        let (kind, text) = text(point.value.as_ref());
-        let ts = time(point.ts.as_ref());
+        let first = std::mem::replace(&mut self.first, false);
         match self.format {
-            Format::Csv => self
-                .csv
-                .write_record([&point.device, &ts, &point.metric, kind, &text])
-                .map_err(|error| broken(&error)),
-            Format::Table => line(&row(&point.device, &ts, &point.metric, &text)),
-            Format::Json if self.live => line(&as_json(point).to_string()),
-            Format::Json => {
-                let separator = if std::mem::replace(&mut self.first, false) { "[" } else { "," };
-                line(&format!("{separator}{}", as_json(point)))
+            Format::Json if self.live => self.line(&as_json(point).to_string()),
+            Format::Json => self.line(&format!("{}{}", if first { "[" } else { "," }, as_json(point))),
+            Format::Yaml => yaml(&mut self.out, &Json::Array(vec![as_json(point)])),
+            Format::Table | Format::Csv => {
+                let value = text(point.value.as_ref()).1.replace('\n', "\\n"); // a point is a line
+                let ts = time(point.ts.as_ref());
+                self.line(&visible(&row(&point.device, &ts, &point.metric, &value)))
             }
-            Format::Yaml => yaml(&Json::Array(vec![as_json(point)])),
         }
     }
 
-    pub(crate) fn flush(&mut self) -> Result<()> {
-        self.csv.flush().map_err(|error| broken(&error))?;
-        io::stdout().flush().map_err(|error| broken(&error))
+    fn line(&mut self, text: &str) -> Result<()> {
+        writeln!(self.out, "{text}").map_err(|error| broken(&error))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.out.flush().map_err(|error| broken(&error))
     }
 
     pub(crate) fn end(mut self) -> Result<()> {
-        if self.format == Format::Json && !self.live {
-            line(if self.first { "[]" } else { "]" })?;
+        match (self.format, self.first) {
+            (Format::Json | Format::Yaml, true) if !self.live => self.line("[]")?,
+            (Format::Json, false) if !self.live => self.line("]")?,
+            _ => {}
         }
         self.flush()
     }
@@ -144,12 +159,12 @@ impl Aggregates {
             cells.resize(columns.len(), String::new());
             cells
         });
-        match self.format {
-            Format::Csv => csv(&columns, cells),
-            Format::Table => crate::output::table(&columns, cells),
-            Format::Json => json(&self.json()),
-            Format::Yaml => yaml(&self.json()),
-        }
+        output::print(|out| match self.format {
+            Format::Csv => csv(out, &columns, cells),
+            Format::Table => output::table(out, &columns, cells),
+            Format::Json => output::json(out, &self.json()),
+            Format::Yaml => yaml(out, &self.json()),
+        })
     }
 
     fn json(&self) -> Json {
@@ -165,5 +180,66 @@ impl Aggregates {
             Json::Object(object)
         });
         Json::Array(rows.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(device: &str, value: Kind) -> pb::Point {
+        pb::Point {
+            device: device.to_owned(),
+            metric: "temp".to_owned(),
+            ts: Some(prost_types::Timestamp { seconds: 1_423_072_260, nanos: 0 }),
+            value: Some(Value { kind: Some(value) }),
+            ..Default::default()
+        }
+    }
+
+    fn printed(format: Format, batches: &[Vec<pb::Point>]) -> String {
+        let mut out = Vec::new();
+        let mut points = Points::new(format, &mut out).unwrap();
+        batches.iter().for_each(|batch| points.push(batch).unwrap());
+        points.end().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn no_points_are_an_empty_list_in_every_format() {
+        assert_eq!(printed(Format::Json, &[]), "[]\n");
+        assert_eq!(printed(Format::Yaml, &[]), "[]\n");
+        assert_eq!(printed(Format::Csv, &[]), "device,ts,metric,type,value\n");
+    }
+
+    #[test]
+    fn batches_of_points_make_one_document() {
+        let batches = [
+            vec![point("a", Kind::DoubleValue(0.1))],
+            vec![],
+            vec![
+                point("b", Kind::StringValue("x,\"y\"".to_owned())),
+                point("b", Kind::BytesValue(vec![0, 255].into())),
+            ],
+        ];
+        let json: Json = serde_json::from_str(&printed(Format::Json, &batches)).unwrap();
+        let yaml: Json = serde_yaml_ng::from_str(&printed(Format::Yaml, &batches)).unwrap();
+        assert_eq!(json, yaml);
+        assert_eq!(json.as_array().map(Vec::len), Some(3));
+        assert_eq!(
+            printed(Format::Csv, &batches),
+            "device,ts,metric,type,value\n\
+             a,2015-02-04T17:51:00Z,temp,double,0.1\n\
+             b,2015-02-04T17:51:00Z,temp,string,\"x,\"\"y\"\"\"\n\
+             b,2015-02-04T17:51:00Z,temp,bytes,AP8=\n"
+        );
+    }
+
+    #[test]
+    fn a_row_for_people_keeps_long_ids_whole_and_stays_one_line() {
+        let id = "a-device-with-a-name-of-more-than-20-characters";
+        let shown = printed(Format::Table, &[vec![point(id, Kind::StringValue("a\n\u{1b}[2J".to_owned()))]]);
+        let row = shown.lines().nth(1).unwrap();
+        assert_eq!(row, format!("{id}  2015-02-04T17:51:00Z         temp                  a\\n\\u{{1b}}[2J"));
     }
 }

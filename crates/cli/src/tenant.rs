@@ -17,37 +17,43 @@ use crate::{
 pub enum Command {
     /// Create a tenant; then give it a token: weir token create --tenant ID --scope admin
     #[command(
-        after_help = "Example:\n  weir tenant create acme\n  weir token create --tenant acme --scope admin"
+        after_help = "Examples:\n  weir tenant create acme\n  weir token create --tenant acme --scope admin"
     )]
     Create {
         /// 1 to 63 of [a-z0-9-]
         id: String,
-        /// For people
-        #[arg(long, default_value = "")]
+        /// A name for people
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         display_name: String,
     },
     /// Show a tenant
+    #[command(after_help = "Example:\n  weir tenant get acme")]
     Get {
         /// Its id
         id: String,
     },
     /// List tenants
+    #[command(after_help = "Examples:\n  weir tenant list\n  weir tenant list -o csv")]
     List,
-    /// Change a tenant
+    /// Change a tenant; what is not named stays
+    #[command(
+        after_help = "Examples:\n  weir tenant update acme --display-name 'Acme Ltd'\n  weir tenant update acme --disable"
+    )]
     Update {
         /// Its id
         id: String,
-        /// For people
-        #[arg(long)]
+        /// A name for people
+        #[arg(long, value_name = "TEXT")]
         display_name: Option<String>,
         /// Refuse its tokens and devices
-        #[arg(long, conflicts_with = "enable")]
+        #[arg(long, alias = "disabled", conflicts_with = "enable")]
         disable: bool,
         /// Take its tokens and devices again
-        #[arg(long)]
+        #[arg(long, alias = "enabled")]
         enable: bool,
     },
-    /// Show who the token belongs to
+    /// Show whose token this is, and what it may do
+    #[command(after_help = "Example:\n  weir tenant self")]
     #[command(name = "self")]
     Own,
 }

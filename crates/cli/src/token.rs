@@ -22,19 +22,21 @@ pub enum Command {
         after_help = "Examples:\n  weir token create --scope write\n  weir token create --scope read --scope write --ttl 30d --display-name ci"
     )]
     Create {
-        /// What it may do; may be given more than once
-        #[arg(long = "scope", required = true, value_delimiter = ',')]
+        /// What it may do; may be given more than once, or several with commas
+        #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
         scopes: Vec<Scope>,
         /// How long it works: 30d, 12h; until revoked if not given
-        #[arg(long, value_parser = parse_span)]
+        #[arg(long, value_name = "SPAN", value_parser = parse_span)]
         ttl: Option<Duration>,
-        /// For people
-        #[arg(long, default_value = "")]
+        /// A name for people
+        #[arg(long, default_value = "", value_name = "TEXT", hide_default_value = true)]
         display_name: String,
     },
     /// List tokens, without their secrets
+    #[command(after_help = "Example:\n  weir token list")]
     List,
-    /// Revoke a token at once
+    /// Revoke a token: it stops working at once
+    #[command(after_help = "Example:\n  weir token revoke ef4c37a00cdef3d5")]
     Revoke {
         /// Its id
         id: String,
