@@ -13,7 +13,7 @@ use crate::{
 /// `weir init`
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  weir init --dir /etc/weir --data-dir /var/lib/weir\n  weir serve --target all --config /etc/weir/weir.toml"
+    after_help = "Examples:\n  weir init --dir /etc/weir --data-dir /var/lib/weir\n  weir serve --target all --config /etc/weir/weir.toml"
 )]
 pub(crate) struct Args {
     /// Where weir.toml and the pepper are written

@@ -13,7 +13,7 @@ use crate::{
 /// `weir serve`
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml"
+    after_help = "Examples:\n  weir init --dir /etc/weir\n  weir serve --target all --config /etc/weir/weir.toml"
 )]
 pub(crate) struct Args {
     /// Which services: all, or some of registry,commands,storage,analytics,ingest
