@@ -23,7 +23,7 @@ pub enum Command {
     List,
     /// Show a refused payload: as text, or in base64 where it is not UTF-8
     #[command(
-        after_help = "Examples:\n  weir dead-letter get 0000000000000001 -o json\n  weir dead-letter get 0000000000000001 --raw > payload.bin"
+        after_help = "Examples:\n  weir dead-letter get 01a2065d4f817166b22f75012f7ca462 -o json\n  weir dead-letter get 01a2065d4f817166b22f75012f7ca462 --raw > payload.bin"
     )]
     Get {
         /// Its id

@@ -31,7 +31,8 @@ fn after_help(command: &clap::Command) -> String {
     command.get_after_help().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Splits a line as a shell does, as far as examples need it: quotes, and an end at a pipe, a redirection, a remark or a closing bracket.
+/// Splits a line as a shell does, as far as examples need it: quotes, and an end at a pipe, a redirection, a remark or a
+/// closing bracket.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     for c in line.chars().chain([' ']) {

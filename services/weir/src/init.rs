@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "weir-data", value_name = "DIR")]
     data_dir: PathBuf,
     /// The first tenant
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = "default", value_name = "TENANT")]
     first_tenant: String,
 }
 

@@ -43,13 +43,15 @@ enum Command {
     /// Run services
     Serve(serve::Args),
     /// Print the completion script of a shell
-    #[command(after_help = "Example:\n  weir completion bash > /etc/bash_completion.d/weir")]
+    #[command(
+        after_help = "Examples:\n  weir completion bash > /etc/bash_completion.d/weir\n  weir completion zsh > ~/.zfunc/_weir\n  weir completion fish > ~/.config/fish/completions/weir.fish"
+    )]
     Completion {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the JSON Schema of the configuration file
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example:\n  weir config-schema > weir.schema.json")]
     ConfigSchema,
     #[command(flatten)]
     Client(Box<weir_cli::Command>),
@@ -96,4 +98,20 @@ fn run(weir: Weir) -> Result<()> {
     });
     runtime.shutdown_background(); // whatever still blocks must not hold the end
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_tree_of_commands_is_sound_and_each_has_an_example() {
+        Weir::command().debug_assert();
+        let mut open = vec![Weir::command()];
+        while let Some(command) = open.pop() {
+            open.extend(command.get_subcommands().cloned());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("weir "), "weir {} has no example", command.get_name());
+        }
+    }
 }
