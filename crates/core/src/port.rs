@@ -10,8 +10,8 @@ mod signals;
 mod telemetry;
 
 pub use calls::{
-    CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SendCommand, Session,
-    SessionEpoch, TelemetryReader,
+    CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SESSION_ENDED, SendCommand,
+    Session, SessionEpoch, TelemetryReader,
 };
 pub use log::{Batch, Bounds, Log, LogIdentity, LogReader, Record};
 pub use records::{Expect, KeyRange, Op, Records, Stored, Table, Write};

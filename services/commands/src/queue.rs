@@ -1,5 +1,7 @@
 //! The call port by which ingest pulls a device's commands.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use weir_core::{
     Error, ErrorKind, Result, Uid,
@@ -13,7 +15,7 @@ use crate::{
     choose::{Acknowledges, choose},
     machine::Event,
     send::check_payload,
-    store::{Attached, DEVICES, SESSION, device_place},
+    store::{Attached, DEVICES, SESSION, Versioned, device_place},
 };
 
 /// Sessions of one device meet rarely.
@@ -31,11 +33,35 @@ impl CommandQueue for Service {
                 Some(attached) => (attached.value.epoch + 1, Expect::Version(attached.version)),
                 None => (1, Expect::Absent),
             };
-            let op = Op::Put(json::to_bytes(&Attached { epoch, session: Some(session.0) })?);
+            let attached = Attached { epoch, session: Some(session.0), ended_at: None };
+            let op = Op::Put(json::to_bytes(&attached)?);
             let write = Write { key: SESSION.into(), expect, op };
             match self.store.commit(DEVICES, &device_place(device), vec![write]).await {
                 Err(error) if error.kind() == ErrorKind::Aborted => {}
                 done => return done.map(|()| SessionEpoch(epoch)),
+            }
+        }
+        Err(Error::aborted(format!("{TRIES} other sessions of device {} attached", device.device)))
+    }
+
+    async fn detach(&self, device: &DeviceKey, epoch: SessionEpoch, after: Duration) -> Result<()> {
+        let end = self.clock.now().saturating_add(after);
+        for _ in 0..TRIES {
+            let Some(Versioned { value, version }) = self.store.attached(device).await? else {
+                return Ok(());
+            };
+            if value.epoch != epoch.0 || value.ended_at.is_some_and(|earlier| earlier <= end) {
+                return Ok(());
+            }
+            let ended = Attached { ended_at: Some(end), ..value };
+            let write = Write::replace(SESSION, version, json::to_bytes(&ended)?);
+            match self.store.commit(DEVICES, &device_place(device), vec![write]).await {
+                Err(error) if error.kind() == ErrorKind::Aborted => {}
+                Ok(()) if after.is_zero() => {
+                    self.ring(device).await;
+                    return Ok(());
+                }
+                done => return done,
             }
         }
         Err(Error::aborted(format!("{TRIES} other sessions of device {} attached", device.device)))

@@ -70,6 +70,9 @@ impl Pending {
 pub(crate) struct Attached {
     pub(crate) epoch: u64,
     pub(crate) session: Option<Uid>,
+    /// From when it no longer wants any: an older session may attach again.
+    #[serde(default)]
+    pub(crate) ended_at: Option<Timestamp>,
 }
 
 /// Where a command is.

@@ -4,7 +4,7 @@ use weir_core::{
     Error, ErrorKind, Result, Uid,
     command::{Command, DeviceKey, State},
     json, name,
-    port::{Expect, SessionEpoch, Write},
+    port::{Expect, SESSION_ENDED, SessionEpoch, Write},
 };
 
 use crate::{
@@ -51,6 +51,16 @@ impl Service {
     pub(crate) async fn require_newest(&self, to: &DeviceKey, epoch: SessionEpoch) -> Result<u64> {
         match self.store.attached(to).await? {
             Some(attached) if attached.value.epoch == epoch.0 => Ok(attached.version),
+            Some(attached) if attached.value.ended_at.is_some_and(|end| end <= self.clock.now()) => {
+                Err(Error::new(
+                    ErrorKind::Aborted,
+                    SESSION_ENDED,
+                    format!(
+                        "the newer session of {} is gone; attach again",
+                        name::device(&to.tenant, &to.device)
+                    ),
+                ))
+            }
             _ => Err(Error::new(
                 ErrorKind::Aborted,
                 "SESSION_REPLACED",

@@ -76,6 +76,29 @@ async fn a_takeover_offers_again_what_was_not_delivered_and_fences_the_older_ses
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_session_is_told_when_the_newer_one_is_gone() {
+    let fixture = Fixture::start().await;
+    let to = device("device-1");
+    let id = fixture.send(&to, "1").await.unwrap();
+    let (old, new) = (fixture.attach(&to).await, fixture.attach(&to).await);
+    fixture.next(&to, new).await;
+    fixture.service.sent(&to, new, id).await.unwrap();
+    let reason = async || fixture.service.next(&to, old).await.unwrap_err().reason().to_owned();
+    fixture.service.detach(&to, old, Duration::ZERO).await.unwrap();
+    assert_eq!(reason().await, "SESSION_REPLACED", "it is the older one that left");
+    fixture.service.detach(&to, new, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(reason().await, "SESSION_REPLACED", "it may still acknowledge");
+    fixture.service.delivered(&to, new, id).await.unwrap();
+    let mut heard = fixture.signals.subscribe(Topic::Commands).await;
+    fixture.service.detach(&to, new, Duration::ZERO).await.unwrap();
+    assert_eq!(reason().await, "SESSION_ENDED");
+    let rung = tokio::time::timeout(Duration::from_secs(20), heard.next()).await;
+    assert!(rung.expect("nobody rang for the older session").is_some());
+    fixture.service.detach(&to, new, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(reason().await, "SESSION_ENDED", "what ends earlier counts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_attach_at_once_get_different_epochs() {
     let fixture = Fixture::start().await;
     let to = device("device-1");

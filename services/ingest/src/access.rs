@@ -55,6 +55,16 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// Whether this device may have lost its access.
+    pub(crate) fn concerns(&self, device: &Device) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Tenant(tenant) => *tenant == device.tenant,
+            Self::Device(_, uid) => *uid == device.uid,
+            Self::Token(_) => false,
+        }
+    }
+
     /// Whether this caller may have lost its access.
     pub(crate) fn concerns_principal(&self, who: &Principal) -> bool {
         match (self, who) {
@@ -255,6 +265,18 @@ impl Cache {
         }
         self.found.insert(key, (access, Instant::now()));
     }
+}
+
+/// Whether a failed check of an open connection or poll says that its device may no longer be here; any other says that the
+/// registry is away or has a defect, and nobody is put out for that.
+pub(crate) const fn is_unwanted(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unauthenticated
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotFound
+            | ErrorKind::FailedPrecondition
+    )
 }
 
 fn check_enabled(device: &Device) -> Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct Bell {
 }
 
 struct Door {
+    /// A poll's is none: it takes commands while it lasts, and its end says nothing about who is the newest.
+    session: bool,
     pressed: Arc<Pressed>,
     bell: Arc<Bell>,
 }
@@ -71,10 +73,19 @@ impl Doorbells {
         self.put_up_at(uid, &Arc::default())
     }
 
+    /// Puts up the bell of a poll, beside those of the device's sessions.
+    pub(crate) fn put_up_beside(self: &Arc<Self>, uid: Uid) -> Doorbell {
+        self.put_up_as(uid, &Arc::default(), false)
+    }
+
     /// Puts up a bell that hangs at other doors too.
     pub(crate) fn put_up_at(self: &Arc<Self>, uid: Uid, bell: &Arc<Bell>) -> Doorbell {
+        self.put_up_as(uid, bell, true)
+    }
+
+    fn put_up_as(self: &Arc<Self>, uid: Uid, bell: &Arc<Bell>, session: bool) -> Doorbell {
         let pressed = Arc::<Pressed>::default();
-        let door = Door { pressed: Arc::clone(&pressed), bell: Arc::clone(bell) };
+        let door = Door { session, pressed: Arc::clone(&pressed), bell: Arc::clone(bell) };
         self.doors.lock().entry(uid).or_default().push(door);
         Doorbell { uid, pressed, bell: Arc::clone(bell), doors: Arc::clone(self) }
     }
@@ -104,6 +115,16 @@ impl Doorbell {
         self.pressed.rung.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether no newer session of the device is connected here.
+    pub(crate) fn is_newest(&self) -> bool {
+        let doors = self.doors.doors.lock();
+        doors.get(&self.uid).and_then(|doors| newest(doors)).is_some_and(|door| self.is(door))
+    }
+
+    fn is(&self, door: &Door) -> bool {
+        Arc::ptr_eq(&door.pressed, &self.pressed)
+    }
+
     /// Whether a newer connection of the device has gone since the last call and left this one the newest: the device's
     /// commands are this one's again.
     pub(crate) fn became_newest(&self) -> bool {
@@ -115,17 +136,21 @@ impl Drop for Doorbell {
     fn drop(&mut self) {
         let mut doors = self.doors.doors.lock();
         let Some(of_device) = doors.get_mut(&self.uid) else { return };
-        let was_newest = of_device.last().is_some_and(|door| Arc::ptr_eq(&door.pressed, &self.pressed));
-        of_device.retain(|door| !Arc::ptr_eq(&door.pressed, &self.pressed));
-        match of_device.last() {
-            None => drop(doors.remove(&self.uid)),
-            Some(next) if was_newest => {
-                next.pressed.newest.store(true, Ordering::Release);
-                next.ring();
-            }
-            Some(_) => {}
+        let was_newest = newest(of_device).is_some_and(|door| self.is(door));
+        of_device.retain(|door| !self.is(door));
+        if let Some(next) = newest(of_device).filter(|_| was_newest) {
+            next.pressed.newest.store(true, Ordering::Release);
+            next.ring();
+        }
+        if of_device.is_empty() {
+            doors.remove(&self.uid);
         }
     }
+}
+
+/// The door of the newest session.
+fn newest(doors: &[Door]) -> Option<&Door> {
+    doors.iter().rfind(|door| door.session)
 }
 
 #[cfg(test)]
@@ -150,9 +175,10 @@ mod tests {
         let doorbells = Arc::<Doorbells>::default();
         let uid = Uid::from_u128(1);
         let (oldest, older, newest) = (doorbells.put_up(uid), doorbells.put_up(uid), doorbells.put_up(uid));
+        let poll = doorbells.put_up_beside(uid);
         drop(newest);
         assert!(older.rung().now_or_never().is_some() && older.became_newest());
-        drop(oldest);
-        assert!(!older.became_newest(), "it was the newest already");
+        drop((oldest, poll));
+        assert!(older.is_newest() && !older.became_newest(), "it was the newest already");
     }
 }

@@ -95,6 +95,9 @@ pub struct Queued {
     pub again: bool,
 }
 
+/// The reason of `Aborted` to an older session: the newer one is gone, and it may attach again.
+pub const SESSION_ENDED: &str = "SESSION_ENDED";
+
 /// A device's pending commands: asked by ingest, answered by commands.
 #[async_trait]
 pub trait CommandQueue: Send + Sync {
@@ -103,6 +106,14 @@ pub trait CommandQueue: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn attach(&self, device: &DeviceKey, session: Session) -> Result<SessionEpoch>;
+
+    /// This session wants no more commands: `after` so long, an older session that asks is told `SESSION_ENDED` and may attach
+    /// again. Until then it may still say what it delivered. Changes nothing where a newer session attached; of two calls the
+    /// one that ends earlier counts.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn detach(&self, device: &DeviceKey, epoch: SessionEpoch, after: Duration) -> Result<()>;
 
     /// The oldest command that may leave now; none if nothing waits or one is in flight.
     ///

@@ -16,7 +16,14 @@ use tokio_util::sync::CancellationToken;
 use weir_core::{Error, ErrorKind, Result};
 
 use self::{body::Bodies, commands::Epochs, server::Door};
-use crate::{access::DeviceAccess, answer, decode::Format, edge::Edge, intake::Accepted, publish};
+use crate::{
+    access::{Authenticated, DeviceAccess},
+    answer,
+    decode::Format,
+    edge::Edge,
+    intake::Accepted,
+    publish,
+};
 
 mod body;
 mod commands;
@@ -71,8 +78,9 @@ async fn next_command(State(api): State<Arc<Api>>, request: Request) -> Answer {
         if parts.method != Method::GET {
             return Err(not_allowed(&parts)); // HEAD, which would take a command and not show it
         }
-        let device = api.authenticate(&parts).await?;
-        api.next_command(&device, parts.uri.query().unwrap_or_default()).await
+        let changes = api.edge.access.changes(); // before it is let in, so that no change is missed
+        let who = api.authenticated(&parts).await?;
+        api.next_command(who, changes, parts.uri.query().unwrap_or_default()).await
     };
     answer_of(&api, next.await)
 }
@@ -95,6 +103,7 @@ async fn respond(State(api): State<Arc<Api>>, id: Part, request: Request) -> Ans
         let max = api.edge.config.limits.command_payload.as_usize();
         let (answer, wrong) = answer::parse(&body, max, api.edge.clock.now());
         api.edge.commands.answered(&device.key(), id, answer).await?;
+        api.give_back(&device.key()).await; // an answer implies delivery
         wrong.map_or(Ok(()), Err)
     };
     answer_of(&api, done.await.map(|()| empty()))
@@ -144,8 +153,12 @@ impl Api {
         Ok((accepted, readings))
     }
 
-    /// The device that asks; its connection then no longer counts as unauthenticated.
     async fn authenticate(&self, request: &Parts) -> Result<DeviceAccess> {
+        Ok(self.authenticated(request).await?.access)
+    }
+
+    /// The device that asks; its connection then no longer counts as unauthenticated.
+    async fn authenticated(&self, request: &Parts) -> Result<Authenticated> {
         let authorization = text(&request.headers, header::AUTHORIZATION.as_str());
         let token = match authorization.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
@@ -155,7 +168,7 @@ impl Api {
                 ));
             }
         };
-        let device = self.edge.access.authenticate(token).await?.access;
+        let device = self.edge.access.authenticate(token).await?;
         if let Some(door) = request.extensions.get::<Door>() {
             door.let_in();
         }

@@ -39,6 +39,7 @@ fn status(error: &Error) -> StatusCode {
         (ErrorKind::DeadlineExceeded, TIMEOUT) => StatusCode::REQUEST_TIMEOUT,
         (ErrorKind::InvalidArgument, _) => StatusCode::BAD_REQUEST,
         (ErrorKind::NotFound, _) => StatusCode::NOT_FOUND,
+        (ErrorKind::FailedPrecondition, "DEVICE_DISABLED") => StatusCode::FORBIDDEN,
         (ErrorKind::AlreadyExists | ErrorKind::FailedPrecondition | ErrorKind::Aborted, _) => {
             StatusCode::CONFLICT
         }

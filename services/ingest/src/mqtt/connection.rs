@@ -24,7 +24,7 @@ use super::{
     subscribe::{self, Changed, Subscriptions},
 };
 use crate::{
-    access::Authenticated,
+    access::{self, Authenticated},
     doorbell::{Bell, Doorbell},
     sessions::{self, OpenSession},
 };
@@ -381,7 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn rechecked(&mut self, checked: Result<Authenticated>) -> Result<(), End> {
         match checked {
             Ok(who) => self.who = who,
-            Err(error) if reason::is_unwanted(error.kind()) => return Err(End::Unwanted(error)),
+            Err(error) if access::is_unwanted(error.kind()) => return Err(End::Unwanted(error)),
             // Nobody is put out because the registry is away or has a defect; the next tick asks again.
             Err(error) => {
                 tracing::warn!(device = %self.who.access.device.id, %error, "access cannot be checked");

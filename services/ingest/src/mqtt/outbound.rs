@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use weir_core::{
     DeviceId, Error, ErrorKind, Uid,
     command::{Answer, DeviceKey},
-    port::{CommandQueue, Queued, Session, SessionEpoch},
+    port::{CommandQueue, Queued, SESSION_ENDED, Session, SessionEpoch},
 };
 
 use super::{protocol::Protocol, server::Server, topics};
@@ -53,6 +53,8 @@ struct Line {
     untold: Option<(Uid, Told)>,
     /// Ask again once the question under way is answered.
     again: bool,
+    /// Every newer session has gone since this one last attached.
+    regained: bool,
     doorbell: Doorbell,
 }
 
@@ -63,8 +65,8 @@ enum Phase {
     Asking,
     /// A command is ready, or waits for its PUBACK.
     Sending,
-    /// A newer session has the commands.
-    Superseded,
+    /// A newer session has the commands; the epoch is the last that this one had.
+    Superseded(SessionEpoch),
 }
 
 struct Sent {
@@ -84,7 +86,7 @@ enum Told {
 enum Step {
     Nothing(SessionEpoch),
     Send(SessionEpoch, Box<Queued>),
-    Superseded,
+    Superseded(SessionEpoch, Option<(Uid, Told)>),
     /// The queue is away: the next tick tries again.
     Later(Option<SessionEpoch>, Option<(Uid, Told)>),
 }
@@ -117,9 +119,9 @@ impl Outbound {
                 if !anew {
                     return;
                 }
-                if matches!(line.phase, Phase::Attached(_) | Phase::Superseded) {
-                    line.phase = Phase::Detached;
-                }
+                // The new door is up before the old one is taken down, so that nobody else is told to be the newest.
+                line.doorbell = self.server.edge.doorbells.put_up_at(key.uid, &self.bell);
+                line.regain();
             }
             None if full => return,
             None => {
@@ -130,6 +132,7 @@ impl Outbound {
                     phase: Phase::Detached,
                     untold: None,
                     again: false,
+                    regained: false,
                     doorbell: self.server.edge.doorbells.put_up_at(key.uid, &self.bell),
                 };
                 self.lines.insert(key.uid, line);
@@ -148,8 +151,8 @@ impl Outbound {
         let mut pressed = Vec::new();
         for (uid, line) in &mut self.lines {
             let newest = line.doorbell.became_newest();
-            if newest && line.phase == Phase::Superseded {
-                line.phase = Phase::Detached;
+            if newest {
+                line.regain();
             }
             if line.doorbell.was_pressed() || newest {
                 pressed.push(*uid);
@@ -174,7 +177,9 @@ impl Outbound {
                 line.again = true;
                 return;
             }
-            Phase::Sending | Phase::Superseded => return,
+            // Whether the newer session is gone, a poll on another replica perhaps, only the queue knows.
+            Phase::Superseded(epoch) if line.doorbell.is_newest() => Some(epoch),
+            Phase::Sending | Phase::Superseded(_) => return,
         };
         let told = line.untold.take();
         self.put(uid, epoch, told);
@@ -184,12 +189,14 @@ impl Outbound {
         let Some(line) = self.lines.get_mut(&uid) else { return };
         line.phase = Phase::Asking;
         line.again = false;
+        line.regained &= epoch.is_some();
         let question = Question {
             queue: Arc::clone(&self.server.edge.commands),
             key: line.key.clone(),
             session: self.session,
             epoch,
             acknowledges: line.qos > 0,
+            may_return: line.doorbell.is_newest(),
         };
         self.asking.push(question.put(told).map(move |step| (uid, step)).boxed());
     }
@@ -210,7 +217,14 @@ impl Outbound {
                 self.ready.push_back((uid, epoch, *queued));
                 return;
             }
-            Step::Superseded => line.phase = Phase::Superseded,
+            Step::Superseded(epoch, untold) => {
+                line.untold = untold;
+                line.phase = match std::mem::take(&mut line.regained) && line.doorbell.is_newest() {
+                    true => Phase::Detached,
+                    false => Phase::Superseded(epoch),
+                };
+                line.again |= line.phase == Phase::Detached;
+            }
             Step::Later(epoch, untold) => {
                 line.phase = epoch.map_or(Phase::Detached, Phase::Attached);
                 line.untold = untold;
@@ -268,14 +282,34 @@ struct Question {
     epoch: Option<SessionEpoch>,
     /// Whether the subscription's QoS lets the device acknowledge.
     acknowledges: bool,
+    /// Whether this session takes the commands back where the newer one is gone.
+    may_return: bool,
+}
+
+impl Line {
+    /// The commands are this session's: it attaches anew, at the latest when what is under way ends.
+    fn regain(&mut self) {
+        match self.phase {
+            Phase::Attached(_) | Phase::Superseded(_) => self.phase = Phase::Detached,
+            Phase::Asking | Phase::Sending => self.regained = true,
+            Phase::Detached => {}
+        }
+    }
 }
 
 impl Question {
     async fn put(mut self, mut told: Option<(Uid, Told)>) -> Step {
-        match self.ask(&mut told).await {
+        let mut asked = self.ask(&mut told).await;
+        if self.may_return && asked.as_ref().is_err_and(|error| error.reason() == SESSION_ENDED) {
+            self.epoch = None;
+            asked = self.ask(&mut told).await;
+        }
+        match asked {
             Ok((epoch, Some(queued))) => Step::Send(epoch, Box::new(queued)),
             Ok((epoch, None)) => Step::Nothing(epoch),
-            Err(error) if error.kind() == ErrorKind::Aborted => Step::Superseded,
+            Err(error) if error.kind() == ErrorKind::Aborted => {
+                self.epoch.map_or(Step::Later(None, None), |epoch| Step::Superseded(epoch, told))
+            }
             Err(error) => {
                 tracing::warn!(device = %self.key.device, %error, "the command queue cannot be asked");
                 Step::Later(self.epoch, told)

@@ -106,17 +106,6 @@ pub(super) fn disconnect(error: &Error) -> DisconnectReasonCode {
     }
 }
 
-/// Whether a failed check of an open connection says that its device may no longer be here.
-pub(super) const fn is_unwanted(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Unauthenticated
-            | ErrorKind::PermissionDenied
-            | ErrorKind::NotFound
-            | ErrorKind::FailedPrecondition
-    )
-}
-
 /// Whether a message that failed so can never succeed; see [`Codes::final_refusal`].
 pub(super) const fn is_final(kind: ErrorKind) -> bool {
     codes(kind).final_refusal

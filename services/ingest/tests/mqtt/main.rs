@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod connect;
 mod edge;
+#[allow(dead_code)] // what only the tests of HTTP use
 mod ports;
 mod publish;
 mod subscribe;

@@ -16,7 +16,8 @@ use weir_core::{
     command::{Answer, Command, DeviceKey, Order, Request, State},
     device::{Device, Profile},
     port::{
-        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, Session, SessionEpoch,
+        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, SESSION_ENDED, Session,
+        SessionEpoch,
     },
     principal::Principal,
     selector::Selector,
@@ -108,6 +109,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     epoch: u64,
+    /// The newest session is gone.
+    ended: bool,
     /// The epoch in which each was sent.
     commands: VecDeque<(Command, Option<u64>)>,
 }
@@ -154,6 +157,11 @@ impl Queue {
         commands.find(|(command, _)| command.request.id == id).unwrap().0.clone()
     }
 
+    /// How many times a session of the device has attached.
+    pub(crate) fn epoch(&self, to: &DeviceKey) -> u64 {
+        self.devices.lock().get(&to.uid).map_or(0, |waiting| waiting.epoch)
+    }
+
     fn with<T>(
         &self,
         device: &DeviceKey,
@@ -163,7 +171,8 @@ impl Queue {
         let mut devices = self.devices.lock();
         let waiting = devices.entry(device.uid).or_default();
         if epoch.is_some_and(|epoch| epoch.0 != waiting.epoch) {
-            return Err(Error::aborted("a newer session attached"));
+            let reason = if waiting.ended { SESSION_ENDED } else { "SESSION_REPLACED" };
+            return Err(Error::new(ErrorKind::Aborted, reason, "a newer session attached"));
         }
         change(waiting)
     }
@@ -192,7 +201,15 @@ impl CommandQueue for Queue {
     async fn attach(&self, device: &DeviceKey, _: Session) -> Result<SessionEpoch> {
         self.with(device, None, |waiting| {
             waiting.epoch += 1;
+            waiting.ended = false;
             Ok(SessionEpoch(waiting.epoch))
+        })
+    }
+
+    async fn detach(&self, device: &DeviceKey, epoch: SessionEpoch, after: Duration) -> Result<()> {
+        self.with(device, None, |waiting| {
+            waiting.ended |= after.is_zero() && epoch.0 == waiting.epoch;
+            Ok(())
         })
     }
 

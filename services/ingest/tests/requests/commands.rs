@@ -1,8 +1,12 @@
 //! Commands over HTTP.
 
+use mqtt_protocol_core::mqtt::packet::Qos;
 use weir_core::{command::State, port::Signals as _};
 
-use crate::edge::{Edge, Request, within};
+use crate::{
+    client::{Client, Hello},
+    edge::{Edge, Request, within},
+};
 
 async fn poll(edge: &Edge, wait: &str) -> serde_json::Value {
     let path = format!("/v1/commands{wait}");
@@ -61,6 +65,66 @@ async fn an_answer_that_makes_no_sense_fails_the_command_and_says_so() {
         edge.post("d1", &format!("/v1/commands/{unknown}/response"), "{}").await.problem(404).0,
         "NOT_FOUND"
     );
+}
+
+#[tokio::test]
+async fn a_poll_gives_its_place_back_to_the_mqtt_session_that_is_still_there() {
+    let edge = Edge::start().await;
+    let key = edge.people.add("t1", "d1", false);
+    let mut client = Client::dial(edge.mqtt, 5).await;
+    assert_eq!(client.hello(Hello::of("d1")).await.code, 0);
+    client.subscribe(&[("#", Qos::AtLeastOnce)]).await;
+    assert_eq!(poll(&edge, "").await, serde_json::json!([]));
+    let first = edge.command(&key, "one").await;
+    let arrived = client.arrived().await;
+    assert_eq!(arrived.command(), first);
+    client.puback(&arrived).await;
+    within("the first one's delivery", async {
+        while edge.queue.get(&key, first).state != State::Delivered {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // While a poll is open it is the newest; what it took holds the rest back until the device has said so.
+    let polling = poll(&edge, "?wait=30s");
+    let sending = async {
+        edge.eventually_attached(&key, 4).await;
+        edge.command(&key, "two").await
+    };
+    let (polled, second) = tokio::join!(polling, sending);
+    assert_eq!(polled[0]["id"], second.to_string());
+    let third = edge.command(&key, "three").await;
+    assert_eq!(edge.post("d1", &format!("/v1/commands/{second}/ack"), "").await.status, 204);
+    edge.ring(&key).await;
+    assert_eq!(client.arrived().await.command(), third);
+}
+
+#[tokio::test]
+async fn a_poll_of_a_device_that_lost_its_access_ends_and_takes_nothing() {
+    let edge = Edge::start().await;
+    let [revoked, deleted, disabled] =
+        ["revoked", "deleted", "disabled"].map(|id| edge.people.add("t1", id, false));
+    for (key, status) in [(&revoked, 401), (&deleted, 401), (&disabled, 403)] {
+        let token = format!("token-of-{}", key.device);
+        let path = "/v1/commands?wait=60s";
+        let polling = edge.send(Request { method: "GET", path, token: &token, headers: &[], body: b"" });
+        let (tenant, device, uid) = (key.tenant.clone(), key.device.clone(), key.uid);
+        let changing = async {
+            edge.eventually_attached(key, 1).await;
+            match device.as_str() {
+                "revoked" => edge.people.revoke(&token),
+                "deleted" => edge.people.delete(key),
+                _ => edge.people.change(key, |device| device.enabled = false),
+            }
+            // The command comes first: it must not leave, whatever was heard.
+            let id = edge.command(key, "open").await;
+            edge.signals.publish(weir_core::port::Signal::DeviceChanged { tenant, device, uid }).await;
+            id
+        };
+        let (answer, id) = tokio::join!(polling, changing);
+        answer.problem(status);
+        assert_eq!(edge.queue.get(key, id).state, State::Queued);
+    }
 }
 
 #[tokio::test]

@@ -17,8 +17,9 @@ use tonic::{
 };
 use weir_core::{
     DeviceId, Message, Partition, Result, SystemClock, TenantId,
+    command::DeviceKey,
     device::{Device, Profile},
-    port::{CommandQueue, Log, Records, Registry, Signals},
+    port::{CommandQueue, Log, Records, Registry, Signal, Signals},
     principal::{Principal, Scope},
     selector::Selector,
 };
@@ -160,6 +161,27 @@ impl Edge {
             Answer::parse(&answer)
         })
         .await
+    }
+
+    /// A command for `to`, with its doorbell.
+    pub(crate) async fn command(&self, to: &DeviceKey, name: &str) -> weir_core::Uid {
+        let id = self.queue.send(to, name, "{}");
+        self.ring(to).await;
+        id
+    }
+
+    pub(crate) async fn ring(&self, to: &DeviceKey) {
+        self.signals.publish(Signal::CommandWaiting { tenant: to.tenant.clone(), uid: to.uid }).await;
+    }
+
+    /// Waits until sessions of the device attached so many times.
+    pub(crate) async fn eventually_attached(&self, to: &DeviceKey, times: u64) {
+        let attached = async {
+            while self.queue.epoch(to) < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within("a session that attaches", attached).await;
     }
 
     /// Posts JSON as the device `id`.
