@@ -7,8 +7,7 @@ use serde::Deserialize;
 use crate::run::{cargo_path, output};
 
 /// What a service may use.
-const SERVICE: &[&str] =
-    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability"];
+const SERVICE: &[&str] = &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability"];
 
 /// Which of ours each crate may use in its own code.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
@@ -28,11 +27,8 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
 }
 
 /// Clients and engines that stay behind one crate each, so that the rest cannot tell which engine runs.
-const ONLY: [(&str, &[&str]); 3] = [
-    ("fjall", &["store-embedded"]),
-    ("async-nats", &["log-nats"]),
-    ("scylla", &["store-scylla"]),
-];
+const ONLY: [(&str, &[&str]); 3] =
+    [("fjall", &["store-embedded"]), ("async-nats", &["log-nats"]), ("scylla", &["store-scylla"])];
 
 /// What `core` and `rules` may not touch: they are free of I/O.
 const NO_IO: [&str; 4] = ["tokio", "tonic", "axum", "reqwest"];
@@ -56,9 +52,11 @@ struct Dependency {
 
 /// Checks every arrow.
 pub(crate) fn run() -> Result<(), String> {
-    let text = output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let text =
+        output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
     let metadata: Metadata = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let ours: BTreeMap<&str, &Package> = metadata.packages.iter().map(|package| (short(&package.name), package)).collect();
+    let ours: BTreeMap<&str, &Package> =
+        metadata.packages.iter().map(|package| (short(&package.name), package)).collect();
     let mut wrong = Vec::new();
     for (name, package) in &ours {
         for dependency in &package.dependencies {
@@ -86,10 +84,13 @@ fn check(name: &str, dependency: &Dependency, is_ours: impl Fn(&str) -> bool) ->
             .filter(|allowed| !allowed.contains(&other))
             .map(|allowed| format!("{name} → {other}: {name} may use {}", allowed.join(", ")));
     }
-    if let Some((_, owners)) = ONLY.iter().find(|(engine, owners)| *engine == other && !owners.contains(&name)) {
+    if let Some((_, owners)) =
+        ONLY.iter().find(|(engine, owners)| *engine == other && !owners.contains(&name))
+    {
         return Some(format!("{name} → {other}: only {} may use it", owners.join(", ")));
     }
-    (matches!(name, "core" | "rules") && NO_IO.contains(&other)).then(|| format!("{name} → {other}: {name} does no I/O"))
+    (matches!(name, "core" | "rules") && NO_IO.contains(&other))
+        .then(|| format!("{name} → {other}: {name} does no I/O"))
 }
 
 fn short(name: &str) -> &str {

@@ -18,7 +18,9 @@ Sizes are written `256KiB`, `4MiB`, spans `500ms`, `10s`, `1h`.
 /// Writes the reference, or checks it.
 pub(crate) fn run(check: bool) -> Result<(), String> {
     let mut command = Command::new(cargo_path());
-    command.args(["run", "--quiet", "--locked", "--package", "weir", "--", "config-schema"]).current_dir(root());
+    command
+        .args(["run", "--quiet", "--locked", "--package", "weir", "--", "config-schema"])
+        .current_dir(root());
     let schema: Value = serde_json::from_str(&output(&mut command)?).map_err(|error| error.to_string())?;
     let text = reference(&schema)?;
     let file = root().join("docs").join("configuration.md");
@@ -30,7 +32,9 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
             Err("docs/configuration.md is not what the types say; run `cargo xtask config-docs`".to_owned())
         };
     }
-    fs::create_dir_all(root().join("docs")).and_then(|()| fs::write(&file, text)).map_err(|error| error.to_string())
+    fs::create_dir_all(root().join("docs"))
+        .and_then(|()| fs::write(&file, text))
+        .map_err(|error| error.to_string())
 }
 
 fn reference(schema: &Value) -> Result<String, String> {
@@ -38,15 +42,25 @@ fn reference(schema: &Value) -> Result<String, String> {
     let defaults = schema.get("defaults").cloned().unwrap_or_default();
     for (name, section) in properties(schema).ok_or("the schema has no sections")? {
         let resolved = resolve(schema, section);
-        writeln!(text, "\n## `[{name}]`\n\n{}\n", description(section).or(description(resolved)).unwrap_or_default())
-            .map_err(|error| error.to_string())?;
+        writeln!(
+            text,
+            "\n## `[{name}]`\n\n{}\n",
+            description(section).or(description(resolved)).unwrap_or_default()
+        )
+        .map_err(|error| error.to_string())?;
         text.push_str("| key | default | meaning |\n| --- | --- | --- |\n");
         rows(schema, resolved, "", defaults.get(name).unwrap_or(&Value::Null), &mut text)?;
     }
     Ok(text)
 }
 
-fn rows(schema: &Value, section: &Value, prefix: &str, defaults: &Value, text: &mut String) -> Result<(), String> {
+fn rows(
+    schema: &Value,
+    section: &Value,
+    prefix: &str,
+    defaults: &Value,
+    text: &mut String,
+) -> Result<(), String> {
     for (name, property) in properties(section).into_iter().flatten() {
         let resolved = resolve(schema, property);
         let default = defaults.get(name).unwrap_or(&Value::Null);
@@ -56,8 +70,13 @@ fn rows(schema: &Value, section: &Value, prefix: &str, defaults: &Value, text: &
             continue;
         }
         let meaning = description(property).or(description(resolved)).unwrap_or_default();
-        writeln!(text, "| `{key}` | {} | {} |", shown(default), meaning.replace('\n', " ").replace('|', "\\|"))
-            .map_err(|error| error.to_string())?;
+        writeln!(
+            text,
+            "| `{key}` | {} | {} |",
+            shown(default),
+            meaning.replace('\n', " ").replace('|', "\\|")
+        )
+        .map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -80,7 +99,11 @@ fn description(schema: &Value) -> Option<String> {
 /// Follows a reference to a definition, also one that stands beside a description.
 fn resolve<'a>(schema: &'a Value, property: &'a Value) -> &'a Value {
     let reference = property.get("$ref").or_else(|| {
-        property.get("allOf").and_then(Value::as_array).and_then(|all| all.first()).and_then(|first| first.get("$ref"))
+        property
+            .get("allOf")
+            .and_then(Value::as_array)
+            .and_then(|all| all.first())
+            .and_then(|first| first.get("$ref"))
     });
     reference
         .and_then(Value::as_str)

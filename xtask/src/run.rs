@@ -30,7 +30,10 @@ pub(crate) fn cargo(args: &[&str]) -> Result<(), String> {
 
 /// What a program prints.
 pub(crate) fn output(command: &mut Command) -> Result<String, String> {
-    let done = command.stderr(Stdio::inherit()).output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    let done = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run {command:?}: {error}"))?;
     if !done.status.success() {
         return Err(format!("{command:?} failed: {}", done.status));
     }
@@ -39,9 +42,13 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 
 /// The release binary, where cargo puts it.
 pub(crate) fn binary() -> Result<PathBuf, String> {
-    let metadata = output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata =
+        output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
-    let target = metadata.get("target_directory").and_then(|dir| dir.as_str()).ok_or("cargo tells no target directory")?;
+    let target = metadata
+        .get("target_directory")
+        .and_then(|dir| dir.as_str())
+        .ok_or("cargo tells no target directory")?;
     Ok(Path::new(target).join("release").join("weir"))
 }
 

@@ -182,7 +182,7 @@ impl Service {
         }
         let warm = weir_rules::format_duration(compiled.warm_up());
         let start = request.from.map_or_else(|| "the first reading".to_owned(), |from| from.to_string());
-        let note = format!("a simulation: {why}; it begins at {start}, warmed over {warm} before that");
+        let note = format!("{why}; it begins at {start}, warmed over {warm} before that");
         Ok(totals.summary(std::slice::from_ref(compiled), false, note))
     }
 }
