@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
+/// Metrics with a value at one ts that are told apart; past it every value at that ts is late. Far above what a device has
+/// (256 in a reading), and it bounds the memory of one that makes up names.
+pub const METRICS_MAX: usize = 4_096;
+
 /// The highest event time of a device in log order, and the metrics that have a value at it.
 ///
 /// A value is late if its ts is below the clock over lower positions, or equals it while that metric already has a value
@@ -35,7 +39,7 @@ impl EventClock {
             self.seen.clear();
         }
         for (index, metric) in metrics.into_iter().enumerate() {
-            let is_late = behind || !self.seen.insert(Arc::clone(metric));
+            let is_late = behind || self.seen.len() >= METRICS_MAX || !self.seen.insert(Arc::clone(metric));
             late(index, is_late);
         }
     }
@@ -50,6 +54,16 @@ mod tests {
         let mut out = vec![];
         clock.observe(Timestamp::from_micros(ts), &metrics, |_, is_late| out.push(is_late));
         out
+    }
+
+    #[test]
+    fn a_device_that_makes_up_names_has_a_bound() {
+        let mut clock = EventClock::default();
+        for number in 0..METRICS_MAX {
+            assert_eq!(late(&mut clock, 10, &[&format!("m{number}")]), [false]);
+        }
+        assert_eq!(late(&mut clock, 10, &["one more", "m0"]), [true, true]);
+        assert_eq!(late(&mut clock, 11, &["one more"]), [false]);
     }
 
     #[test]

@@ -19,19 +19,23 @@ use crate::to_status;
 /// Access ends within a second of its revocation. The registry answers from memory, and hears of a revocation at once.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// An answer to a unary call has its data and its trailers.
+const FRAMES_OF_ONE_ANSWER: u8 = 2;
+
 /// The answers to one call, which end with `UNAUTHENTICATED` once the token no longer holds.
 pub(crate) struct WhileAllowed {
     body: Body,
     registry: Arc<dyn Registry>,
     token: Arc<str>,
-    /// Only made when an answer lets itself be waited for: a unary call never pays for it.
+    /// Only made when an answer lets itself be waited for, or comes in many parts: a unary call never pays for it.
     lost: Option<BoxFuture<'static, Status>>,
+    frames: u8,
     ended: bool,
 }
 
 impl WhileAllowed {
     pub(crate) fn new(body: Body, registry: Arc<dyn Registry>, token: Arc<str>) -> Self {
-        Self { body, registry, token, lost: None, ended: false }
+        Self { body, registry, token, lost: None, frames: 0, ended: false }
     }
 }
 
@@ -57,11 +61,12 @@ impl http_body::Body for WhileAllowed {
             return Poll::Ready(None);
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending() {
+        self.frames = self.frames.saturating_add(1);
+        if frame.is_pending() || self.frames > FRAMES_OF_ONE_ANSWER {
             let (registry, token) = (Arc::clone(&self.registry), Arc::clone(&self.token));
             let lost = self.lost.get_or_insert_with(|| Box::pin(lost(registry, token)));
             if let Poll::Ready(status) = Pin::new(lost).poll(cx) {
-                self.ended = true;
+                self.ended = true; // a frame that was just taken goes with it: the cursor before it is where to go on
                 let mut trailers = http::HeaderMap::new();
                 return Poll::Ready(Some(match status.add_header(&mut trailers) {
                     Ok(()) => Ok(Frame::trailers(trailers)),

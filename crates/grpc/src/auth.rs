@@ -13,7 +13,11 @@ use weir_core::{Error, Result, port::Registry, principal::Principal};
 use crate::{access::WhileAllowed, connection::Seat, to_status};
 
 /// What anybody may call: reflection describes public contracts, and a load balancer asks for health without a token.
-const OPEN: [&str; 2] = ["/grpc.reflection.", "/grpc.health."];
+const OPEN: [&str; 3] = [
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+    "/grpc.health.v1.Health/",
+];
 
 /// Puts the [`Principal`] of the bearer token into the request's extensions, or refuses.
 #[derive(Clone)]
@@ -60,10 +64,8 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready); // the clone that was polled ready is the one to call
         let registry = Arc::clone(&self.registry);
         Box::pin(async move {
-            let seat = request.extensions().get::<Arc<Seat>>().cloned();
             if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
-                seat.iter().for_each(|seat| seat.known());
-                return inner.call(request).await;
+                return inner.call(request).await; // the connection stays unknown, so it has its ten seconds
             }
             let allowed = match bearer(request.headers()).map(Arc::<str>::from) {
                 Ok(token) => registry.authenticate(&token).await.map(|principal| (token, principal)),
@@ -73,7 +75,9 @@ where
                 Ok(allowed) => allowed,
                 Err(error) => return Ok(to_status(error).into_http()),
             };
-            seat.iter().for_each(|seat| seat.known());
+            if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
+                seat.known();
+            }
             request.extensions_mut().insert(principal);
             let answer = inner.call(request).await?;
             Ok(answer.map(|body| Body::new(WhileAllowed::new(body, registry, token))))
