@@ -9,90 +9,83 @@ use std::{
 use weir_drive::mqtt::Client;
 use weir_tests::{Weir, eventually};
 
+/// Payloads that are refused, and what the refusal names: field and limit, where there are any.
+fn wrong_payloads() -> Vec<(String, &'static str, &'static str)> {
+    let many: Vec<String> = (0..300).map(|n| format!("\"m{n}\": 1")).collect();
+    let third = r#"[{"temp": 1}, {"temp": 2}, {"temp": 3}, {"ts": 1424044800000, "values": {"temp": [1]}}]"#;
+    vec![
+        (r#"{"ts": 1424044800, "values": {"temp": 1}}"#.to_owned(), "ts", ""),
+        (third.to_owned(), "[3].values.temp", ""),
+        (r#"{"n": 9007199254740993}"#.to_owned(), "n", "9007199254740992"),
+        (r#"{"a.b": 1, "a": {"b": 2}}"#.to_owned(), "a.b", ""),
+        (format!("{{\"{}\": 1}}", "m".repeat(200)), "", "128"),
+        (format!("{{{}}}", many.join(",")), "", "256"),
+        (format!("{}1{}", "{\"a\":".repeat(20), "}".repeat(20)), "", "16"),
+        (format!("[{}]", vec![r#"{"temp": 1}"#; 1_001].join(",")), "", "1000"),
+        (r#"{"temp": "#.to_owned(), "", ""),
+        ("{}".to_owned(), "", ""),
+    ]
+}
+
+/// Posts telemetry as the holder of `token`.
+async fn post(
+    weir: &Weir,
+    token: &str,
+    content_type: &str,
+    body: impl Into<reqwest::Body>,
+) -> reqwest::Response {
+    let request = reqwest::Client::new().post(weir.http("/v1/telemetry")).bearer_auth(token);
+    request.header("content-type", content_type).body(body).send().await.unwrap()
+}
+
 #[test]
 fn http_refusals_are_problem_documents_that_name_field_and_limit() {
     let weir = Weir::start();
     let token = weir.device("d");
     drop(rustls::crypto::ring::default_provider().install_default());
-    let long = format!("{{\"{}\": 1}}", "m".repeat(200));
-    let many: Vec<String> = (0..300).map(|n| format!("\"m{n}\": 1")).collect();
-    let wide = format!("{{{}}}", many.join(","));
-    let deep = format!("{}1{}", "{\"a\":".repeat(20), "}".repeat(20));
-    let crowd = format!("[{}]", vec!["{\"temp\": 1}"; 1_001].join(","));
-    let cases = [
-        ("{\"ts\": 1424044800, \"values\": {\"temp\": 1}}", 400, "ts", ""),
-        (
-            "[{\"temp\": 1}, {\"temp\": 2}, {\"temp\": 3}, {\"ts\": 1424044800000, \"values\": {\"temp\": [1]}}]",
-            400,
-            "[3].values.temp",
-            "",
-        ),
-        ("{\"n\": 9007199254740993}", 400, "n", "9007199254740992"),
-        ("{\"a.b\": 1, \"a\": {\"b\": 2}}", 400, "a.b", ""),
-        (long.as_str(), 400, "", "128"),
-        (wide.as_str(), 400, "", "256"),
-        (deep.as_str(), 400, "", "16"),
-        (crowd.as_str(), 400, "", "1000"),
-        ("{\"temp\": ", 400, "", ""),
-        ("{}", 400, "", ""),
-    ];
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let http = reqwest::Client::new();
-        let bearer = format!("Bearer {token}");
-        for (body, status, field, limit) in cases {
-            let request = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-            let answer = request
-                .header("content-type", "application/json")
-                .body(body.to_owned())
-                .send()
-                .await
-                .unwrap();
+        for (body, field, limit) in wrong_payloads() {
             let shown: String = body.chars().take(60).collect();
-            assert_eq!(answer.status(), status, "{shown}");
+            let answer = post(&weir, &token, "application/json", body).await;
+            assert_eq!(answer.status(), 400, "{shown}");
             assert_eq!(answer.headers()["content-type"], "application/problem+json", "{shown}");
             let problem: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
             for key in ["type", "title", "status", "detail"] {
                 assert!(!problem[key].is_null(), "{shown}: {problem}");
             }
-            if !field.is_empty() {
-                assert_eq!(problem["field"], field, "{shown}: {problem}");
-            }
-            assert!(
-                problem["detail"].as_str().unwrap().replace(['_', ','], "").contains(limit),
-                "{shown}: {problem}"
-            );
+            assert!(field.is_empty() || problem["field"] == field, "{shown}: {problem}");
+            let detail = problem["detail"].as_str().unwrap().replace(['_', ','], "");
+            assert!(detail.contains(limit), "{shown}: {problem}");
         }
-        for (method, path, content_type, status) in [
-            (reqwest::Method::GET, "/nowhere", "application/json", 404),
-            (reqwest::Method::DELETE, "/v1/telemetry", "application/json", 405),
-            (reqwest::Method::POST, "/v1/telemetry", "text/csv", 415),
-        ] {
-            let request = http.request(method, weir.http(path)).header("authorization", &bearer);
-            let answer =
-                request.header("content-type", content_type).body("{\"temp\": 1}").send().await.unwrap();
-            assert_eq!(answer.status(), status, "{path}");
-            assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
-        }
-        let large = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-        let large = large
-            .header("content-type", "application/json")
-            .body(vec![b' '; 300 << 10])
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(large.status(), 413);
-        assert!(large.text().await.unwrap().contains("262144"));
-        let nobody = http.post(weir.http("/v1/telemetry")).body("{}").send().await.unwrap();
-        assert_eq!(nobody.status(), 401);
-        let good = http.post(weir.http("/v1/telemetry")).header("authorization", &bearer);
-        let good =
-            good.header("content-type", "application/json").body("{\"temp\": 1}").send().await.unwrap();
+        let good = post(&weir, &token, "application/json", r#"{"temp": 1}"#).await;
         assert!(good.status().is_success() && good.headers().contains_key("weir-position"));
     });
     eventually("only the good one was kept", || {
         let rows = weir.rows(&["telemetry", "query", "--device", "d"]);
         assert!(rows.len() <= 1, "{rows:?}");
         (rows.len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn wrong_requests_are_problem_documents_too() {
+    let weir = Weir::start();
+    let token = weir.device("d");
+    drop(rustls::crypto::ring::default_provider().install_default());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let http = reqwest::Client::new();
+        for (method, path, status) in
+            [(reqwest::Method::GET, "/nowhere", 404), (reqwest::Method::DELETE, "/v1/telemetry", 405)]
+        {
+            let answer = http.request(method, weir.http(path)).bearer_auth(&token).send().await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        }
+        assert_eq!(post(&weir, &token, "text/csv", "temp,1").await.status(), 415);
+        assert_eq!(post(&weir, "wd_0_wrong", "application/json", "{}").await.status(), 401);
+        let large = post(&weir, &token, "application/json", vec![b' '; 300 << 10]).await;
+        assert_eq!(large.status(), 413);
+        assert!(large.text().await.unwrap().contains("262144"));
     });
 }
 
