@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, Result};
 
-use crate::Service;
+use crate::{Service, brief::Brief};
 
 /// What the admin listener tells.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(self);
-        axum::serve(listener, router)
+        axum::serve(Brief::new(listener), router)
             .with_graceful_shutdown(stop.cancelled_owned())
             .await
             .map_err(|source| Error::unavailable("the admin listener broke").with_source(source))

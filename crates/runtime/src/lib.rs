@@ -3,6 +3,7 @@
 //! Not here: which services there are and how they are wired; that is `services/weir`.
 
 mod admin;
+mod brief;
 mod drain;
 mod service;
 pub mod trim;
