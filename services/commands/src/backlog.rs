@@ -29,6 +29,14 @@ impl Backlog {
         before
     }
 
+    /// Whether a command is on its way.
+    pub(crate) fn has(&self, device: Uid, command: Uid) -> bool {
+        let devices = self.0.lock();
+        devices.get(&device).is_some_and(|commands| {
+            commands.iter().any(|(id, since)| *id == command && since.elapsed() < FORGET_AFTER)
+        })
+    }
+
     /// Forgets a command: the store has it, or its Send failed.
     pub(crate) fn leave(&self, device: Uid, command: Uid) {
         let mut devices = self.0.lock();

@@ -84,7 +84,15 @@ impl CommandQueue for Service {
     }
 
     async fn answered(&self, device: &DeviceKey, command: Uid, answer: Answer) -> Result<()> {
-        self.transition(device, command, None, Event::Answered(sensible(answer))).await.map(drop)
+        let event = Event::Answered(sensible(answer));
+        match self.transition(device, command, None, event.clone()).await {
+            // Whoever sent it may have told the device its id before it is copied.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.find(&device.tenant, command).await?;
+                self.transition(device, command, None, event).await.map(drop)
+            }
+            done => done.map(drop),
+        }
     }
 }
 

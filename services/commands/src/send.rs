@@ -42,7 +42,13 @@ impl Service {
         let SendCommand { to, name, payload, ttl, order, request_id, actor } = send;
         let id = id_of(&to, &request_id);
         if let Some(known) = self.store.command(&to, id).await? {
-            return Ok(known.value);
+            return same(known.value, &name, &payload);
+        }
+        if self.backlog.has(to.uid, id) {
+            match self.find(&to.tenant, id).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {} // its Send did not succeed
+                known => return same(known?, &name, &payload),
+            }
         }
         let created_at = self.clock.now();
         let expires_at = created_at.saturating_add(ttl);
@@ -85,6 +91,23 @@ impl Service {
         .with_limit(max)
         .with_retry_after(BACKLOG_RETRY))
     }
+}
+
+/// The command that was accepted before under the same request id, if it is what is asked for now.
+fn same(known: Command, name: &str, payload: &Bytes) -> Result<Command> {
+    let request = &known.request;
+    let document = |bytes: &Bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    if request.name == name
+        && (request.payload == *payload || document(&request.payload) == document(payload))
+    {
+        return Ok(known);
+    }
+    let full_name = name::child(&request.to.tenant, "commands", request.id);
+    let text = format!(
+        "request_id {:?} was used for {full_name} ({}), which has another command or payload",
+        request.request_id, request.name
+    );
+    Err(Error::new(ErrorKind::AlreadyExists, "REQUEST_ID_REUSED", text).with_field("request_id"))
 }
 
 /// A command as it begins.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::ready, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weir_core::{
@@ -97,7 +97,7 @@ impl Service {
         let (due, later): (Vec<_>, Vec<_>) =
             timers.into_iter().map(|(_, timer)| timer).partition(|timer| timer.due <= now);
         let fired = stream::iter(due).map(|timer| self.fire(partition, timer)).buffer_unordered(WIDTH);
-        let failed = fired.filter_map(async |done: Result<()>| done.err()).collect::<Vec<_>>().await;
+        let failed = fired.filter_map(|done| ready(done.err())).collect::<Vec<_>>().await;
         if let Some(error) = failed.into_iter().next() {
             return Err(error);
         }

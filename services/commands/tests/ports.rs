@@ -12,7 +12,7 @@ use weir_commands::Config;
 use weir_core::{
     ErrorKind, Stream, Uid,
     command::Order,
-    port::{CommandQueue, Session, SessionEpoch, Signal, Signals, Topic},
+    port::{CommandQueue, CommandSender, SendCommand, Session, SessionEpoch, Signal, Signals, Topic},
     progress::all_progress,
 };
 use weir_runtime::trim::trim_once;
@@ -96,6 +96,43 @@ async fn an_older_session_is_told_when_the_newer_one_is_gone() {
     assert!(rung.expect("nobody rang for the older session").is_some());
     fixture.service.detach(&to, new, Duration::from_secs(30)).await.unwrap();
     assert_eq!(reason().await, "SESSION_ENDED", "what ends earlier counts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_the_instant_of_the_send_finds_its_command() {
+    let fixture = Fixture::start().await;
+    let to = device("device-1");
+    for n in 0..20 {
+        let id = fixture.send(&to, &n.to_string()).await.unwrap();
+        fixture.service.answered(&to, id, answer(true)).await.unwrap();
+    }
+    let other = device("device-2");
+    let theirs = fixture.send(&other, "1").await.unwrap();
+    let error = fixture.service.answered(&to, theirs, answer(true)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "another device's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_is_not_taken_for_another_command() {
+    let fixture = Fixture::start().await;
+    let to = device("device-1");
+    let send = |name: &str, payload: &'static str| SendCommand {
+        to: to.clone(),
+        name: name.to_owned(),
+        payload: payload.into(),
+        ttl: Duration::from_secs(600),
+        order: Order::OnDelivery,
+        request_id: "1".to_owned(),
+        actor: "token:test".to_owned(),
+    };
+    let (id, _) = fixture.service.send(send("open", r#"{"valve": 1}"#)).await.unwrap();
+    for other in [send("close", r#"{"valve": 1}"#), send("open", r#"{"valve": 2}"#)] {
+        let error = fixture.service.send(other).await.unwrap_err();
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::AlreadyExists, "REQUEST_ID_REUSED"));
+        assert_eq!(error.field(), Some("request_id"));
+    }
+    let again = fixture.service.send(send("open", r#"{"valve":1}"#)).await.unwrap();
+    assert_eq!(again.0, id, "written another way it is the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]
