@@ -96,7 +96,7 @@ pub struct Request {
 pub struct Answer {
     /// Whether the device did it.
     pub ok: bool,
-    /// Its own words, a JSON document, at most 128 KiB.
+    /// Its own words, a JSON document, at most 128 KiB; empty where it made no sense.
     #[serde(with = "json_bytes")]
     pub payload: Bytes,
     /// Why not, where it did not.

@@ -13,7 +13,10 @@ use weir_core::{
     port::{KeyRange, Records, Stored, Table, Write},
 };
 
-use crate::config::DeadLettersConfig;
+use crate::{
+    config::DeadLettersConfig,
+    explain::{cut, explain},
+};
 
 /// One record partition for each tenant.
 const DEAD_LETTERS: Table = Table("dead_letters");
@@ -98,7 +101,7 @@ impl DeadLetters {
             topic: cut(refused.topic, TOPIC_MAX).to_owned(),
             at: self.clock.now(),
             reason: error.reason().to_owned(),
-            message: error.message().to_owned(),
+            message: explain(error),
             field: error.field().unwrap_or_default().to_owned(),
             payload_bytes: refused.payload.len() as u64,
         }
@@ -169,12 +172,6 @@ fn key(kind: &str, id: Uid) -> Bytes {
     format!("{kind}{id}").into()
 }
 
-/// The longest beginning of `text` with at most `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text.get(..end).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use weir_config::ByteSize;
@@ -216,11 +213,5 @@ mod tests {
         assert_eq!(page, found[1..]);
         assert!(letters.list(&other, None, 100).await.unwrap().0.is_empty(), "each tenant has its own");
         assert!(letters.get(&other, found[0].id).await.is_err());
-    }
-
-    #[test]
-    fn a_topic_is_cut_between_characters() {
-        assert_eq!(cut("äö", 3), "ä");
-        assert_eq!(cut("ab", 3), "ab");
     }
 }

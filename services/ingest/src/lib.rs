@@ -19,6 +19,7 @@ mod dead_letters;
 mod decode;
 mod doorbell;
 mod edge;
+mod explain;
 mod grpc;
 mod http;
 mod intake;

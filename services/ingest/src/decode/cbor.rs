@@ -179,7 +179,7 @@ impl<'p> Reader<'p> {
     fn key(&mut self, context: &Context<'_>) -> Result<Span<'p>> {
         match self.head(context)? {
             Head::Text(len) => self.string(context, true, len),
-            _ => Err(context.wrong("PAYLOAD_FORM", "a key must be text")),
+            _ => Err(context.wrong("PAYLOAD_FORM", "a key must be text").with_field(context.nameless())),
         }
     }
 

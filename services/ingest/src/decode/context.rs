@@ -15,6 +15,9 @@ pub(super) const TS: &str = "ts";
 /// The key of the metrics in that form.
 pub(super) const VALUES: &str = "values";
 
+/// How a path says that a key is no name.
+const NAMELESS: &str = "\"\"";
+
 /// How the payload was written: text and typed wires differ in what a number may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -99,6 +102,14 @@ impl<'a> Context<'a> {
         field
     }
 
+    /// The path of a key that is no name, in the part at hand: `""`, `[3].values.""`.
+    pub(super) fn nameless(&self) -> String {
+        match self.field() {
+            field if field.is_empty() => NAMELESS.to_owned(),
+            field => format!("{field}.{NAMELESS}"),
+        }
+    }
+
     /// An error about the part at hand.
     pub(super) fn wrong(&self, reason: &'static str, text: impl Into<String>) -> Error {
         let error = Error::new(weir_core::ErrorKind::InvalidArgument, reason, text);
@@ -120,7 +131,7 @@ impl<'a> Context<'a> {
         self.leave();
         self.in_array = false;
         if self.readings.is_empty() {
-            return Err(self.wrong("MESSAGE_EMPTY", "the message has no readings"));
+            return Err(super::message_empty());
         }
         Ok(())
     }
@@ -233,8 +244,13 @@ impl<'a> Context<'a> {
         self.check_name()?;
         let declared = self.profile.metrics.get_key_value(self.path.as_str());
         let value_type = declared.map(|(_, metric)| metric.value_type);
-        let value = scalar::typed(raw, value_type, self.wire, self.payload)
-            .map_err(|wrong| self.wrong(wrong.reason, format!("{} {}", self.name(), wrong.text)))?;
+        let value = scalar::typed(raw, value_type, self.wire, self.payload).map_err(|wrong| {
+            let error = self.wrong(wrong.reason, format!("{} {}", self.name(), wrong.text));
+            match wrong.limit {
+                Some(limit) => error.with_limit(limit),
+                None => error,
+            }
+        })?;
         let name = declared.map_or_else(|| self.intern(), |(name, _)| Arc::clone(name));
         self.draft.values.push((name, value));
         Ok(())
@@ -265,7 +281,10 @@ impl<'a> Context<'a> {
             return Err(self.twice());
         }
         if self.draft.values.is_empty() {
-            return Err(self.wrong("READING_EMPTY", "the reading has no values"));
+            self.path.clear();
+            self.in_values = true; // where they should be
+            let text = "the reading has no values; it must have at least 1";
+            return Err(self.wrong("READING_EMPTY", text).with_limit(1));
         }
         Ok(())
     }
@@ -291,7 +310,8 @@ impl<'a> Context<'a> {
                 self.name(),
                 self.path.len()
             );
-            return Err(self.wrong("NAME_INVALID", text).with_limit(max));
+            let error = self.wrong("NAME_INVALID", text).with_limit(max);
+            return Err(if self.path.is_empty() { error.with_field(self.nameless()) } else { error });
         }
         if self.path.chars().any(char::is_control) {
             let text = format!("the metric name {} has a control character", self.name());

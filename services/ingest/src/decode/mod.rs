@@ -156,3 +156,8 @@ fn ts_form(context: &Context<'_>) -> Error {
 fn array_refused(context: &Context<'_>) -> Error {
     context.wrong("ARRAY_REFUSED", "a value must not be an array; send one metric for each element")
 }
+
+fn message_empty() -> Error {
+    Error::invalid("readings", "MESSAGE_EMPTY", "the message has no readings; it must have at least 1")
+        .with_limit(1)
+}

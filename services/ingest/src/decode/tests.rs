@@ -100,9 +100,10 @@ fn a_form_half_written_is_refused_and_the_part_named() {
         ("7", "PAYLOAD_FORM", ""),
         ("[7]", "PAYLOAD_FORM", "[0]"),
         (r#"[{"a":1},[{"b":1}]]"#, "PAYLOAD_FORM", "[1]"),
-        ("[]", "MESSAGE_EMPTY", ""),
-        ("{}", "READING_EMPTY", ""),
-        (r#"[{"a":1},{"a":null}]"#, "READING_EMPTY", "[1]"),
+        ("[]", "MESSAGE_EMPTY", "readings"),
+        ("{}", "READING_EMPTY", "values"),
+        (r#"{"a":{}}"#, "READING_EMPTY", "values"),
+        (r#"[{"a":1},{"a":null}]"#, "READING_EMPTY", "[1].values"),
         ("", "PAYLOAD_INVALID", ""),
         (r#"{"a":1} x"#, "PAYLOAD_INVALID", ""),
         (r#"{"temp":NaN}"#, "PAYLOAD_INVALID", "temp"),
@@ -137,7 +138,11 @@ fn names_are_bounded_and_without_control_characters() {
     let long = "x".repeat(129);
     assert_eq!(refused(&format!(r#"{{"{long}":1}}"#)), ("NAME_INVALID".into(), long.clone(), "128".into()));
     assert!(json(&format!(r#"{{"{}":1}}"#, "x".repeat(128))).is_ok());
-    assert_eq!(refused(r#"{"":1}"#).0, "NAME_INVALID");
+    for (payload, field) in [(r#"{"":1}"#, r#""""#), (r#"[{"values":{"":1}}]"#, r#"[0].values."""#)] {
+        assert_eq!(refused(payload), ("NAME_INVALID".into(), field.into(), "128".into()));
+    }
+    let cbor = with(&Profile::default(), Format::Cbor, b"\xa1\x01\x02").unwrap_err();
+    assert_eq!(told(&cbor), ("PAYLOAD_FORM".into(), r#""""#.into(), String::new()));
     assert_eq!(refused(r#"{"a\u0007":1}"#).0, "NAME_INVALID");
     assert!(json(r#"{"tëmp °C":1}"#).is_ok());
 }
@@ -171,8 +176,9 @@ fn a_number_is_a_double_unless_the_profile_says_int64() {
     let exact = 9_007_199_254_740_992_i64; // 2^53
     assert_eq!(values(&format!(r#"{{"a":{exact}}}"#))[0].1, Value::Double(exact as f64));
     for beyond in ["9007199254740993", "-9007199254740993", "18446744073709551616", "100000000000000000000"] {
-        let (reason, field, _) = refused(&format!(r#"{{"a":{beyond}}}"#));
+        let (reason, field, limit) = refused(&format!(r#"{{"a":{beyond}}}"#));
         assert_eq!((reason.as_str(), field.as_str()), ("INTEGER_OUT_OF_RANGE", "a"), "{beyond}");
+        assert_eq!(limit.trim_start_matches('-'), "9007199254740992", "{beyond}");
     }
     assert_eq!(values(r#"{"a":1e20}"#)[0].1, Value::Double(1e20));
     let profile = declared(&[("n", ValueType::Int64)]);
@@ -180,13 +186,21 @@ fn a_number_is_a_double_unless_the_profile_says_int64() {
         |payload: &str| with(&profile, Format::Json, payload.as_bytes()).map(|mut d| d.remove(0).values);
     assert_eq!(int(r#"{"n":9223372036854775807}"#).unwrap()[0].1, Value::Int64(i64::MAX));
     assert_eq!(int(r#"{"n":5.0}"#).unwrap()[0].1, Value::Int64(5));
-    for (payload, reason) in [
-        (r#"{"n":1.5}"#, "TYPE_MISMATCH"),
-        (r#"{"n":"1"}"#, "TYPE_MISMATCH"),
-        (r#"{"n":9223372036854775808}"#, "INTEGER_OUT_OF_RANGE"),
+    assert_eq!(int(r#"{"n":-9223372036854775808}"#).unwrap()[0].1, Value::Int64(i64::MIN));
+    for (payload, reason, limit) in [
+        (r#"{"n":1.5}"#, "TYPE_MISMATCH", ""),
+        (r#"{"n":"1"}"#, "TYPE_MISMATCH", ""),
+        (r#"{"n":9223372036854775808}"#, "INTEGER_OUT_OF_RANGE", "9223372036854775807"),
+        (r#"{"n":-9223372036854775809}"#, "INTEGER_OUT_OF_RANGE", "-9223372036854775808"),
+        (r#"{"n":100000000000000000000}"#, "INTEGER_OUT_OF_RANGE", "9223372036854775807"),
+        (r#"{"n":1e17}"#, "INTEGER_OUT_OF_RANGE", "9007199254740992"),
     ] {
-        assert_eq!(told(&int(payload).unwrap_err()).0, reason, "{payload}");
+        let error = int(payload).unwrap_err();
+        assert_eq!(told(&error), (reason.into(), "n".into(), limit.into()), "{payload}");
+        assert!(error.message().contains(limit), "{error}");
     }
+    assert!(int(r#"{"n":1e300}"#).unwrap_err().message().len() < 200);
+    assert!(json(r#"{"ts":1e300,"values":{"n":1}}"#).unwrap_err().message().len() < 200);
     let error = int(r#"[{"a":1},{"a":1},{"a":1},{"ts":1424044800000,"values":{"n":1.5}}]"#).unwrap_err();
     assert_eq!(error.field(), Some("[3].values.n"));
     assert!(error.message().contains("int64"), "{error}");

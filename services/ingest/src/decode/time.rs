@@ -5,7 +5,7 @@ use weir_core::{
     device::{OnBadTime, Profile},
 };
 
-use super::scalar::Raw;
+use super::scalar::{Raw, shown};
 
 /// An event time as it was claimed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,7 +85,7 @@ fn told(claimed: Claimed, raw: &Raw<'_>) -> String {
     };
     match raw {
         Raw::Int(millis) => format!("{millis} is {day}; ts is in milliseconds"),
-        Raw::Float(millis) => format!("{millis} is {day}; ts is in milliseconds"),
+        Raw::Float(millis) => format!("{} is {day}; ts is in milliseconds", shown(*millis)),
         Raw::Text(text) => format!("ts {text:?} is out of range"),
         Raw::Null | Raw::Bool(_) | Raw::Bytes(_) => format!("ts is {day}"),
     }

@@ -17,7 +17,7 @@ use crate::config::Limits;
 pub(super) fn check_count(count: usize, limits: &Limits) -> Result<()> {
     let max = limits.readings_per_message;
     match count {
-        0 => Err(Error::invalid("readings", "MESSAGE_EMPTY", "the message has no readings")),
+        0 => Err(super::message_empty()),
         count if count > max => Err(Error::invalid(
             "readings",
             "TOO_MANY_READINGS",

@@ -99,6 +99,7 @@ async fn respond(State(api): State<Arc<Api>>, id: Part, request: Request) -> Ans
         let (parts, body) = request.into_parts();
         let device = api.authenticate(&parts).await?;
         let id = part(id)?.parse()?;
+        Format::of(text(&parts.headers, header::CONTENT_TYPE.as_str()), &[])?;
         let body = api.bodies.read(body).await?;
         let max = api.edge.config.limits.command_payload.as_usize();
         let (answer, wrong) = answer::parse(&body, max, api.edge.clock.now());

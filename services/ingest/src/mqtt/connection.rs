@@ -26,6 +26,7 @@ use super::{
 use crate::{
     access::{self, Authenticated},
     doorbell::{Bell, Doorbell},
+    explain::explain,
     sessions::{self, OpenSession},
 };
 
@@ -312,6 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Done::Published(taken) => {
                 if let Some(child) = taken.child {
                     let id = &child.device.id;
+                    self.outbound.spoke_for(&child.key());
                     self.outbound.want(&child.key(), Some(id), self.subscriptions.child(id), false);
                 }
                 if let Some(uid) = taken.answered {
@@ -448,6 +450,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn say(&mut self, end: &End) {
+        let explained;
         let (code, message) = match end {
             End::Left { .. } | End::Lost => return,
             End::Broken(broken) => (broken.code, broken.message.as_str()),
@@ -457,8 +460,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Displaced(sessions::Ended::TooMany) => {
                 (DisconnectReasonCode::SessionTakenOver, "the device opened more sessions than it may have")
             }
-            End::Unwanted(error) => (reason::disconnect(error), error.message()),
-            End::NotKept(error) => (DisconnectReasonCode::ImplementationSpecificError, error.message()),
+            End::Unwanted(error) => {
+                explained = explain(error);
+                (reason::disconnect(error), explained.as_str())
+            }
+            End::NotKept(error) => {
+                explained = explain(error);
+                (DisconnectReasonCode::ImplementationSpecificError, explained.as_str())
+            }
             End::Stopping => (DisconnectReasonCode::ServerShuttingDown, "the server stops"),
         };
         tracing::debug!(device = %self.who.access.device.id, ?end, "connection ends");

@@ -15,9 +15,11 @@ use super::{
     io::{Io, Moved},
     packets::{Broken, Hello, Version},
     protocol::{self, Protocol, Welcome},
+    reason,
     server::Server,
+    topics,
 };
-use crate::{sessions::Connect, unauthenticated::Seat};
+use crate::{access::Authenticated, sessions::Connect, unauthenticated::Seat};
 
 /// The longest client id, in bytes: a device id's length.
 const CLIENT_ID_MAX: usize = 128;
@@ -172,6 +174,9 @@ async fn admit(
     })?;
     let changes_seen = server.changes_seen();
     let who = server.edge.access.authenticate(token).await?;
+    if let Some(will) = &hello.will {
+        check_will(server, &who, will.topic()).await.map_err(|error| error.with_field(reason::WILL_TOPIC))?;
+    }
     let changes = server.changes.put_up(who.access.device.uid);
     let counted = server.connect()?;
 
@@ -204,6 +209,14 @@ async fn admit(
     let recheck = server.changes_seen() != changes_seen;
     let peer = Peer { who, session, will: hello.will, expiry, silence_max, changes, recheck, counted };
     Ok(Admitted { welcome, peer })
+}
+
+/// A will that could never be published is refused now: when it is due, nobody is there to be told.
+async fn check_will(server: &Server, who: &Authenticated, topic: &str) -> Result<()> {
+    match topics::upward(topic)?.child {
+        Some(child) => server.edge.access.child(&who.access, child).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 fn check(hello: &Hello) -> Result<()> {

@@ -45,6 +45,16 @@ fn flags_allowed(first: u8) -> bool {
 
 /// The protocol level in the first bytes of a CONNECT, once they are there.
 pub(super) fn connect_level(packet: &[u8]) -> Option<u8> {
+    after_name(packet)?.first().copied()
+}
+
+/// The flags of a CONNECT.
+pub(super) fn connect_flags(packet: &[u8]) -> Option<u8> {
+    after_name(packet)?.get(1).copied()
+}
+
+/// What of a CONNECT follows the protocol's name.
+fn after_name(packet: &[u8]) -> Option<&[u8]> {
     let (_, mut rest) = packet.split_first()?;
     for _ in 0..4 {
         let (&byte, after) = rest.split_first()?;
@@ -55,7 +65,7 @@ pub(super) fn connect_level(packet: &[u8]) -> Option<u8> {
     }
     let (&high, rest) = rest.split_first()?;
     let (&low, rest) = rest.split_first()?;
-    rest.get(usize::from(u16::from_be_bytes([high, low]))).copied()
+    rest.get(usize::from(u16::from_be_bytes([high, low]))..)
 }
 
 #[cfg(test)]

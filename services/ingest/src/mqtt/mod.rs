@@ -20,6 +20,14 @@
 //!
 //! At QoS 0 the wire has no words in either version: what is refused is kept as a dead letter too.
 //!
+//! A gateway's wildcards (`#`, `v1/#`, `v1/children/#`, `v1/children/+/…`) mean the children for which it has spoken on this
+//! connection, before the SUBSCRIBE or after it: which devices are behind a gateway is known by nothing else. The commands
+//! of a child that has not been heard of wait until it is, or until the gateway subscribes to it by its id; a new connection
+//! begins anew. At most 1,023 children of one connection get commands.
+//!
+//! A revoked, disabled or deleted device is put out when the registry's signal arrives, within a second. A credential that
+//! expires sends no signal: its connection ends with the next check, at most 30 s later.
+//!
 //! Not built: will delay (a will is published when its connection ends), and sessions that keep QoS 2 identifiers beyond
 //! their connection (a PUBLISH resent on a new one is taken again; readings that carry their time are stored once anyway).
 

@@ -37,6 +37,8 @@ pub(super) struct Outbound {
     /// Hangs at the door of each line.
     bell: Arc<Bell>,
     lines: HashMap<Uid, Line>,
+    /// The children that the gateway spoke for, for a wildcard that comes later: as many as there can be lines.
+    spoken: HashMap<Uid, DeviceKey>,
     asking: FuturesUnordered<BoxFuture<'static, (Uid, Step)>>,
     ready: VecDeque<(Uid, SessionEpoch, Queued)>,
     /// What waits for the client's PUBACK, by packet identifier.
@@ -99,6 +101,7 @@ impl Outbound {
             session,
             bell,
             lines: HashMap::new(),
+            spoken: HashMap::new(),
             asking: FuturesUnordered::new(),
             ready: VecDeque::new(),
             sent: HashMap::new(),
@@ -141,9 +144,18 @@ impl Outbound {
         self.ask(key.uid);
     }
 
-    /// The children that have a line.
+    /// The gateway spoke for this child: a wildcard means it, now or later.
+    pub(super) fn spoke_for(&mut self, child: &DeviceKey) {
+        if self.spoken.len() < LINES_MAX && !self.spoken.contains_key(&child.uid) {
+            self.spoken.insert(child.uid, child.clone());
+        }
+    }
+
+    /// The children that have a line, or that the gateway spoke for.
     pub(super) fn children(&self) -> Vec<DeviceKey> {
-        self.lines.values().filter(|line| line.child.is_some()).map(|line| line.key.clone()).collect()
+        let lines = self.lines.values().filter(|line| line.child.is_some()).map(|line| &line.key);
+        let silent = self.spoken.values().filter(|child| !self.lines.contains_key(&child.uid));
+        lines.chain(silent).cloned().collect()
     }
 
     /// Asks for those devices whose bell was pressed.
@@ -270,7 +282,7 @@ impl Outbound {
 
     fn refused(&self, error: String) -> Told {
         let received_at = self.server.edge.clock.now();
-        Told::Refused(Answer { ok: false, payload: Bytes::from_static(b"null"), error, received_at })
+        Told::Refused(Answer { ok: false, payload: Bytes::new(), error, received_at })
     }
 }
 

@@ -49,6 +49,12 @@ pub(super) struct Will {
     content_type: Option<String>,
 }
 
+impl Will {
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+}
+
 impl Hello {
     pub(super) fn v3_1_1(packet: &v3_1_1::Connect) -> Self {
         let will = |topic: &str| Will {

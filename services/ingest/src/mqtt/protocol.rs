@@ -21,16 +21,15 @@ use mqtt_protocol_core::mqtt::{
 use weir_core::{Error, Position};
 
 use super::{
+    header,
     packets::{Acknowledge, Broken, Hello, Input, Version},
     reason,
 };
+use crate::explain::{EXPLAINED_MAX, cut, explain};
 
 /// Topic aliases that a client may define: it needs one for each topic that it publishes to, and a device has few; a
 /// gateway's busiest children get the rest. Each costs a topic's length.
 const TOPIC_ALIAS_MAX: u16 = 32;
-
-/// The longest reason string: enough for any error of ours, cut so that a hostile input cannot make us echo it.
-const REASON_MAX: usize = 512;
 
 /// The protocol of one connection.
 pub(super) struct Protocol {
@@ -68,6 +67,10 @@ impl Protocol {
             problem_information: true,
             peer_packet_max: usize::MAX,
         };
+        // MQTT 5.0 and 3.1.1, 3.1.2-3: the library reads past it.
+        if header::connect_flags(connect).is_some_and(|flags| flags & 1 == 1) {
+            return (protocol, Err(ConnectReasonCode::MalformedPacket));
+        }
         let mut error = MqttError::MalformedPacket;
         for event in protocol.core.recv(&mut Cursor::new(connect)) {
             match event {
@@ -175,8 +178,8 @@ impl Protocol {
     /// Says why the client is not welcome.
     pub(super) fn refuse(&self, error: &Error, output: &mut Vec<u8>) {
         match self.version {
-            Version::V3_1_1 => refuse_3_1_1(reason::connack_3_1_1(error.kind()), output),
-            Version::V5 => self.refuse_with(reason::connack(error.kind()), error.message(), output),
+            Version::V3_1_1 => refuse_3_1_1(reason::connack_3_1_1(error), output),
+            Version::V5 => self.refuse_with(reason::connack(error), &explain(error), output),
         }
     }
 
@@ -207,8 +210,11 @@ impl Protocol {
     ) {
         let properties = self.outcome_properties(outcome);
         if !self.acknowledge_with(how, outcome.as_ref().err(), properties, output) {
-            // The client's maximum packet size leaves no room for properties.
-            self.acknowledge_with(how, outcome.as_ref().err(), Vec::new(), output);
+            // The client's maximum packet size leaves no room for all properties, or for any.
+            let words = self.outcome_properties(outcome).into_iter().take(1).collect();
+            if !self.acknowledge_with(how, outcome.as_ref().err(), words, output) {
+                self.acknowledge_with(how, outcome.as_ref().err(), Vec::new(), output);
+            }
         }
     }
 
@@ -217,14 +223,13 @@ impl Protocol {
             return Vec::new();
         }
         match outcome {
-            Ok(None) => None,
+            Ok(None) => Vec::new(),
             Ok(Some(position)) => {
-                UserProperty::new("pos", position.to_string().as_str()).ok().map(Into::into)
+                let pos = UserProperty::new("pos", position.to_string().as_str());
+                pos.ok().map(Into::into).into_iter().collect()
             }
-            Err(error) => reason_string(error.message()),
+            Err(error) => reason_string(&explain(error)).into_iter().chain(parts(error)).collect(),
         }
-        .into_iter()
-        .collect()
     }
 
     fn acknowledge_with(
@@ -414,9 +419,15 @@ fn properties_of(welcome: Welcome) -> Result<Vec<Property>, MqttError> {
 }
 
 fn reason_string(message: &str) -> Option<Property> {
-    let cut = message.char_indices().map(|(at, _)| at).find(|at| *at >= REASON_MAX).unwrap_or(message.len());
-    let text = message.get(..cut).filter(|text| !text.is_empty())?;
+    let text = Some(cut(message, EXPLAINED_MAX)).filter(|text| !text.is_empty())?;
     ReasonString::new(text).ok().map(Into::into)
+}
+
+/// The parts of a refusal, for programs.
+fn parts(error: &Error) -> impl Iterator<Item = Property> {
+    let parts = [("reason", Some(error.reason())), ("field", error.field()), ("limit", error.limit())];
+    let given = parts.into_iter().filter_map(|(name, part)| Some((name, cut(part?, EXPLAINED_MAX / 2))));
+    given.filter_map(|(name, part)| UserProperty::new(name, part).ok().map(Into::into))
 }
 
 #[cfg(test)]
@@ -444,6 +455,10 @@ mod tests {
         let mut long = Vec::new();
         protocol.acknowledge(Acknowledge::Puback(7), &Err(error.clone()), &mut long);
         assert!((500..600).contains(&long.len()), "the reason string is there, and cut");
+        let text = String::from_utf8_lossy(&long);
+        for said in ["[0].temp: xxx", "VALUE_INVALID"] {
+            assert!(text.contains(said), "{said} is not in {text:?}");
+        }
 
         let small = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x3c\x05\x27\x00\x00\x00\x10\x00\x00";
         let (mut protocol, hello) = Protocol::accept(5, small);
@@ -454,6 +469,15 @@ mod tests {
         let mut output = Vec::new();
         protocol.refuse(&error, &mut output);
         assert_eq!(output, [0x20, 3, 0, 0x85, 0]);
+    }
+
+    #[test]
+    fn a_connect_with_its_reserved_flag_set_is_refused() {
+        for (level, connect) in [(4, CONNECT_4), (5, CONNECT_5)] {
+            let mut connect = connect.to_vec();
+            connect[9] |= 1;
+            assert_eq!(Protocol::accept(level, &connect).1.err(), Some(ConnectReasonCode::MalformedPacket));
+        }
     }
 
     #[test]

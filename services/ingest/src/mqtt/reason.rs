@@ -8,6 +8,9 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 use weir_core::{Error, ErrorKind};
 
+/// The field of an error about the topic of a will.
+pub(super) const WILL_TOPIC: &str = "will.topic";
+
 /// How one kind of error is said on each packet that can say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Codes {
@@ -80,13 +83,19 @@ pub(super) fn pubrec(error: &Error) -> PubrecReasonCode {
 }
 
 /// For a CONNACK of MQTT 5.
-pub(super) const fn connack(kind: ErrorKind) -> ConnectReasonCode {
-    codes(kind).connect
+pub(super) fn connack(error: &Error) -> ConnectReasonCode {
+    if error.kind() == ErrorKind::InvalidArgument && error.field() == Some(WILL_TOPIC) {
+        return ConnectReasonCode::TopicNameInvalid;
+    }
+    codes(error.kind()).connect
 }
 
 /// For a CONNACK of MQTT 3.1.1.
-pub(super) const fn connack_3_1_1(kind: ErrorKind) -> ConnectReturnCode {
-    codes(kind).connect_3_1_1
+pub(super) fn connack_3_1_1(error: &Error) -> ConnectReturnCode {
+    if error.field() == Some(WILL_TOPIC) {
+        return ConnectReturnCode::NotAuthorized; // it has no code for a topic
+    }
+    codes(error.kind()).connect_3_1_1
 }
 
 /// For a SUBACK, which has fewer codes: a child that does not exist is one that the device may not hear of.
@@ -128,12 +137,14 @@ mod tests {
 
     #[test]
     fn a_bad_token_is_told_apart_from_a_server_that_is_away() {
-        assert_eq!(connack(ErrorKind::Unauthenticated) as u8, 0x86);
-        assert_eq!(connack_3_1_1(ErrorKind::Unauthenticated) as u8, 4);
-        assert_eq!(connack(ErrorKind::PermissionDenied) as u8, 0x87);
-        assert_eq!(connack_3_1_1(ErrorKind::PermissionDenied) as u8, 5);
-        assert_eq!(connack(ErrorKind::Unavailable) as u8, 0x88);
-        assert_eq!(connack_3_1_1(ErrorKind::Unavailable) as u8, 3);
+        let of = |kind| Error::new(kind, "X", "x");
+        for (kind, code, code_3_1_1) in [
+            (ErrorKind::Unauthenticated, 0x86, 4),
+            (ErrorKind::PermissionDenied, 0x87, 5),
+            (ErrorKind::Unavailable, 0x88, 3),
+        ] {
+            assert_eq!((connack(&of(kind)) as u8, connack_3_1_1(&of(kind)) as u8), (code, code_3_1_1));
+        }
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub(crate) struct Said {
     pub(crate) id: u16,
     pub(crate) codes: Vec<u8>,
     pub(crate) reason: String,
+    /// The user properties `field` and `limit`.
+    pub(crate) field: String,
+    pub(crate) limit: String,
     /// The user property `pos`.
     pub(crate) position: Option<String>,
 }
@@ -419,6 +422,8 @@ fn said<'a>(id: u16, codes: Vec<u8>, properties: impl Iterator<Item = &'a Proper
     for property in properties {
         match property {
             Property::ReasonString(reason) => said.reason = reason.val().to_owned(),
+            Property::UserProperty(pair) if pair.key() == "field" => said.field = pair.val().to_owned(),
+            Property::UserProperty(pair) if pair.key() == "limit" => said.limit = pair.val().to_owned(),
             Property::UserProperty(pair) if pair.key() == "pos" => {
                 said.position = Some(pair.val().to_owned())
             }

@@ -128,6 +128,20 @@ async fn a_command_that_the_client_cannot_take_fails_and_the_next_one_leaves() {
 }
 
 #[tokio::test]
+async fn a_wildcard_means_the_children_that_a_gateway_spoke_for_before_it_too() {
+    for filter in ["#", "v1/#", "v1/children/#", "v1/children/+/commands/request/+/+"] {
+        let edge = Edge::start().await;
+        edge.people.add("acme", "gateway", true);
+        let pump = edge.people.add("acme", "pump", false);
+        let mut client = edge.connect(5, "gateway").await;
+        assert_eq!(client.publish("v1/children/pump/telemetry", r#"{"rpm":900}"#).await.codes, [0]);
+        client.subscribe(&[(filter, Qos::AtLeastOnce)]).await;
+        let id = edge.command(&pump, "stop").await;
+        assert_eq!(client.arrived().await.command(), id);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_gets_and_answers_its_childrens_commands() {
     let edge = Edge::start().await;
     edge.people.add("acme", "gateway", true);

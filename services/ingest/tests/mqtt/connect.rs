@@ -48,6 +48,21 @@ async fn a_bad_token_gets_a_code_and_never_a_silent_close() {
 }
 
 #[tokio::test]
+async fn a_connect_that_can_never_be_what_it_says_is_refused() {
+    let edge = Edge::start().await;
+    edge.people.add("acme", "sensor", false);
+    for (topic, codes) in [("v1/nothing", [5, 0x90]), ("v1/children/x/telemetry", [5, 0x87])] {
+        for (version, code) in [4, 5].into_iter().zip(codes) {
+            let hello = Hello { will: Some((topic, "{}")), ..Hello::of("sensor") };
+            assert_eq!(edge.dial(version).await.hello(hello).await.code, code, "{topic} over {version}");
+        }
+    }
+    let mut reserved = edge.dial(5).await;
+    reserved.raw(b"\x10\x0d\x00\x04MQTT\x05\x03\x00\x3c\x00\x00\x00").await;
+    assert_eq!(reserved.welcome().await.code, 0x81);
+}
+
+#[tokio::test]
 async fn a_client_id_is_assigned_for_a_clean_start_and_limited() {
     let edge = Edge::start().await;
     edge.people.add("acme", "sensor", false);

@@ -71,6 +71,11 @@ async fn a_bad_payload_is_refused_with_words_over_mqtt_5_and_the_connection_stay
     let said = client.publish("v1/telemetry", r#"[{"a":1},{"a":1},{"a":1},{"a":1}]"#).await;
     assert_eq!(said.codes, [0x99]);
     assert!(said.reason.contains('3'), "the limit's number is in {:?}", said.reason);
+    let said = client.publish("v1/telemetry", r#"[{"a":1},{"values":{"b":[1]}}]"#).await;
+    assert!(said.reason.starts_with("[1].values.b: a value must not be an array"), "{:?}", said.reason);
+    assert_eq!((said.field.as_str(), said.limit.as_str()), ("[1].values.b", ""));
+    let said = client.publish("v1/telemetry", r#"{"a":9007199254740993}"#).await;
+    assert_eq!((said.field.as_str(), said.limit.as_str()), ("a", "9007199254740992"));
     let said = client.publish("v1/temperature", READING).await;
     assert_eq!(said.codes, [0x90]);
     assert!(said.reason.contains("v1/telemetry"), "{:?}", said.reason);
@@ -169,6 +174,21 @@ async fn a_topic_alias_stands_for_its_topic_and_a_trace_travels_along() {
     let messages = edge.messages().await;
     assert_eq!(messages.len(), 2);
     assert_eq!(messages[0].trace_context.as_deref(), Some(trace));
+}
+
+#[tokio::test]
+async fn a_topic_alias_beyond_the_announced_maximum_ends_the_connection() {
+    let edge = Edge::start().await;
+    edge.people.add("acme", "sensor", false);
+    for (topic, alias) in [("v1/telemetry", 33_u16), ("", 33), ("", 7), ("v1/telemetry", u16::MAX)] {
+        let mut client = edge.connect(5, "sensor").await;
+        let mut body =
+            [&[0, u8::try_from(topic.len()).unwrap()], topic.as_bytes(), &[0, 1, 3, 0x23]].concat();
+        body.extend(alias.to_be_bytes());
+        body.extend(b"{\"a\":1}");
+        client.raw(&[&[0x32, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()).await;
+        assert_eq!(client.told_to_go().await.codes, [0x94], "{topic:?} {alias}");
+    }
 }
 
 #[tokio::test]

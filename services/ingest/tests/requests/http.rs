@@ -62,6 +62,7 @@ async fn every_refusal_is_a_problem_document() {
         headers: json,
         body: b"{\"a\":1}",
     };
+    let answer = "/v1/commands/0123456789abcdef0123456789abcdef/response";
     let get = Request { method: "GET", ..base };
     for (request, status, reason, limit) in [
         (Request { path: "/v2/telemetry", ..base }, 404, "NOT_FOUND", ""),
@@ -78,6 +79,21 @@ async fn every_refusal_is_a_problem_document() {
         (Request { path: "/v1/commands?wait=1x", ..get }, 400, "DURATION_INVALID", ""),
         (Request { path: "/v1/commands?wait=1h", ..get }, 400, "WAIT_TOO_LONG", "1m"),
         (Request { path: "/v1/commands/7/ack", ..base }, 400, "ID_INVALID", ""),
+        (Request { path: "/v1/commands/%ff/ack", ..base }, 400, "PATH_INVALID", ""),
+        (Request { path: "/v1/commands/%ff/response", ..base }, 400, "PATH_INVALID", ""),
+        (
+            Request { path: answer, headers: &[("Content-Type", "text/csv")], ..base },
+            415,
+            "CONTENT_TYPE_UNKNOWN",
+            "",
+        ),
+        (
+            Request { body: b"{\"a\":9007199254740993}", ..base },
+            400,
+            "INTEGER_OUT_OF_RANGE",
+            "9007199254740992",
+        ),
+        (Request { body: b"[]", ..base }, 400, "MESSAGE_EMPTY", "1"),
     ] {
         let answer = edge.send(request).await;
         let (found, _, at) = answer.problem(status);
@@ -139,7 +155,7 @@ async fn a_disabled_device_is_refused_once_the_hint_has_come() {
         while edge.post("d1", "/v1/telemetry", r#"{"a":1}"#).await.status == 200 {}
     })
     .await;
-    assert_eq!(edge.post("d1", "/v1/telemetry", r#"{"a":1}"#).await.problem(409).0, "DEVICE_DISABLED");
+    assert_eq!(edge.post("d1", "/v1/telemetry", r#"{"a":1}"#).await.problem(403).0, "DEVICE_DISABLED");
 }
 
 #[tokio::test]
