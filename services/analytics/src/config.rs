@@ -59,6 +59,7 @@ pub struct ActionsConfig {
     /// Webhook calls of one rule that may wait; past it further ones are recorded as FAILED.
     pub waiting_per_rule: u32,
     /// Actions under way at once.
+    // Webhook calls and commands each by themselves; of the calls at most a quarter are one tenant's.
     pub concurrency: u32,
 }
 
@@ -69,7 +70,7 @@ impl Default for ActionsConfig {
             webhook_attempts: 8,                      // with the base below: over about one hour
             retry_base: Duration::from_secs(1),       // a restart of the receiver takes a few
             waiting_per_rule: 1_000,                  // a dead endpoint's hour, at one alarm in four seconds
-            concurrency: 64, // one a rule, so this many dead endpoints delay nobody else
+            concurrency: 64, // one a rule; a call waits most of its time, so they cost little more than sockets
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Doing what waits: a lane for each rule's webhooks and for each device's commands, one try at a time in each, so that a
-//! dead endpoint delays only its own rule's.
+//! dead endpoint delays only its own rule's. Commands never wait for webhooks, nor one tenant for all of another's.
 
 use std::{
     cmp::Reverse,
@@ -9,11 +9,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{Clock, ErrorKind, Partition, Timestamp, Uid, port::CommandSender};
 
-use super::{Job, Outcome, Row, command, webhook};
+use super::{Job, Outcome, Row, command, slots::Slots, webhook};
 use crate::{
     alarm::{Alarms, Op},
     config::ActionsConfig,
@@ -62,7 +62,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     lanes: Mutex<Lanes>,
-    slots: Semaphore,
+    slots: Slots,
     tasks: TaskTracker,
     /// No further tries.
     stop: CancellationToken,
@@ -80,7 +80,7 @@ impl Dispatcher {
         kill: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
-            slots: Semaphore::new(config.concurrency as usize),
+            slots: Slots::new(config.concurrency as usize),
             alarms,
             commands,
             caller: webhook::Caller::default(),
@@ -178,7 +178,9 @@ impl Inner {
 
     async fn work(&self, key: LaneKey, partition: Partition, row: Row) {
         let outcome = {
-            let Ok(_slot) = self.slots.acquire().await else { return };
+            // What has no slot yet when the service stops is tried after the next start.
+            let slot = self.stop.run_until_cancelled(self.slots.acquire(&row));
+            let Some(Some(_slot)) = slot.await else { return };
             self.attempt(&row).await
         };
         self.metrics.attempted(row.job.kind(), outcome.as_str());

@@ -2,6 +2,7 @@
 
 mod command;
 mod dispatcher;
+mod slots;
 mod webhook;
 
 use std::{

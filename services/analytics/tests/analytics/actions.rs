@@ -14,7 +14,7 @@ use axum::{
 use parking_lot::Mutex;
 use weir_proto::analytics::v1::{self as pb, ActionState, AlarmState};
 
-use crate::world::{World, admin, eventually, rule, seconds};
+use crate::world::{World, admin, by, eventually, rule, seconds};
 
 /// Requests that a receiver got: (headers, body).
 type Got = Arc<Mutex<Vec<(HeaderMap, String)>>>;
@@ -113,6 +113,62 @@ async fn a_dead_endpoint_is_given_up_and_delays_nobody_elses() {
     let dead = alarms.iter().find(|alarm| alarm.rule.ends_with("dead")).unwrap();
     assert_eq!(dead.actions[0].attempts, 3);
     assert!(!dead.actions[0].error.is_empty());
+}
+
+/// A receiver that takes connections and never answers.
+async fn silent() -> (String, Arc<AtomicU32>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let taken = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&taken);
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (url, taken)
+}
+
+#[tokio::test]
+async fn one_tenants_silent_endpoints_hold_up_neither_its_commands_nor_anothers_webhooks() {
+    let mut world = World::new();
+    world.config.actions.concurrency = 4;
+    world.config.actions.webhook_timeout = std::time::Duration::from_secs(3_600);
+    world.devices.put("acme", "d", &[]);
+    world.devices.put("beta", "d", &[]);
+    let node = world.start().await;
+    let (dead, taken) = silent().await;
+    for at in 0..8 {
+        node.create(&format!("dead-{at}"), pb::Rule { actions: vec![webhook(&dead)], ..rule("x > 0") }).await;
+    }
+    world.publish("d", &[(0, &[("x", 1.0)])]).await;
+    eventually("call of the silent endpoint", || {
+        let taken = Arc::clone(&taken);
+        Box::pin(async move { if taken.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("none") } })
+    })
+    .await;
+
+    node.create("co2", pb::Rule { actions: vec![command(&[], None)], ..rule("CO2 > 1000") }).await;
+    let (url, got) = receiver(0).await;
+    let live = pb::CreateRuleRequest {
+        parent: "tenants/beta".to_owned(),
+        rule_id: "live".to_owned(),
+        rule: Some(pb::Rule { actions: vec![webhook(&url)], ..rule("x > 0") }),
+        ..Default::default()
+    };
+    node.rules().create_rule(by("admin@beta", live)).await.unwrap();
+    world.publish("d", &[(10, &[("CO2", 1_100.0)])]).await;
+    world.publish_as("beta", "d", &[(0, &[("x", 1.0)])]).await;
+    eventually("command of the same tenant and webhook of another", || {
+        let (commands, webhooks) = (world.commands.sent.lock().len(), got.lock().len());
+        Box::pin(
+            async move { if (commands, webhooks) == (1, 1) { Ok(()) } else { Err((commands, webhooks)) } },
+        )
+    })
+    .await;
+    assert_eq!(taken.load(Ordering::SeqCst), 1, "a quarter of four");
 }
 
 #[tokio::test]
