@@ -8,12 +8,15 @@ use super::{
     scalar::{self, Raw},
     time,
 };
-use crate::config::Limits;
+use crate::{config::Limits, explain::cut};
 
 /// The key of the event time in the form with `values`.
 pub(super) const TS: &str = "ts";
 /// The key of the metrics in that form.
 pub(super) const VALUES: &str = "values";
+
+/// As much of a path as an error repeats: the longest good one, a metric's name within `[999].values.`, is a third of it.
+const FIELD_MAX: usize = 512;
 
 /// How a path says that a key is no name.
 const NAMELESS: &str = "\"\"";
@@ -98,6 +101,10 @@ impl<'a> Context<'a> {
                 }
                 field.push_str(part);
             }
+        }
+        if field.len() > FIELD_MAX {
+            field.truncate(cut(&field, FIELD_MAX).len());
+            field.push('…');
         }
         field
     }

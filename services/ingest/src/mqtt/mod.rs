@@ -10,6 +10,7 @@
 //! | ----------------------------- | --------------------------------------------- | -------------------------------- |
 //! | bad token                     | CONNACK 0x86, with a reason string            | CONNACK 4                        |
 //! | a token that is no device's   | CONNACK 0x87                                  | CONNACK 5                        |
+//! | a will that cannot be published | CONNACK 0x90, for a child 0x87             | CONNACK 5                        |
 //! | payload refused               | PUBACK or PUBREC 0x99 with a reason string    | kept as a dead letter, then ack  |
 //! | unknown topic                 | 0x90                                          | kept as a dead letter, then ack  |
 //! | `v1/children/` by a non-gateway | 0x87                                        | kept as a dead letter, then ack  |

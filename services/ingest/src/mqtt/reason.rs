@@ -92,7 +92,7 @@ pub(super) fn connack(error: &Error) -> ConnectReasonCode {
 
 /// For a CONNACK of MQTT 3.1.1.
 pub(super) fn connack_3_1_1(error: &Error) -> ConnectReturnCode {
-    if error.field() == Some(WILL_TOPIC) {
+    if error.field() == Some(WILL_TOPIC) && is_final(error.kind()) {
         return ConnectReturnCode::NotAuthorized; // it has no code for a topic
     }
     codes(error.kind()).connect_3_1_1
