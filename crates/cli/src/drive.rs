@@ -146,6 +146,9 @@ pub(crate) async fn replay(args: Replay, caller: &Caller) -> Result<()> {
     let result = replay::run(&place, source, &options, &progress, interrupted()).await;
     shown.abort();
     bar.finish_and_clear();
+    if let Err(error) = &result {
+        output::note(&format!("stopped: {}", error.message()));
+    }
     summary(&progress)?;
     result
 }

@@ -196,15 +196,26 @@ impl Http {
             .header("content-type", "application/json")
             .body(payload);
         let (sender, receiver) = oneshot::channel();
+        let turns = Arc::clone(&self.turn);
         tokio::spawn(async move {
             let answer = request.send().await;
             let answer = match answer {
-                Err(_) => Err(ended()),
+                Err(_) => {
+                    // What follows must not overtake what is sent again: this edge is over.
+                    turns.close();
+                    Err(ended())
+                }
                 Ok(response) if response.status().is_success() => {
                     drop(response.bytes().await); // read to its end, so that the connection serves again
                     Ok(Vec::new())
                 }
-                Ok(response) => Err(problem(response).await),
+                Ok(response) => {
+                    let error = problem(response).await;
+                    if error.kind().retryable() {
+                        turns.close();
+                    }
+                    Err(error)
+                }
             };
             drop(turn);
             drop(sender.send(answer)); // whoever asked may have gone

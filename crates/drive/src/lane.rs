@@ -63,6 +63,23 @@ impl Lane {
     }
 }
 
+/// Does something that can be done twice until it succeeds, for as long as `patience` lasts.
+///
+/// # Errors
+/// What cannot succeed by trying again, or the last failure when patience is over.
+pub async fn patiently<T>(patience: Duration, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let (mut backoff, since) = (BACKOFF_FIRST, Instant::now());
+    loop {
+        match attempt().await {
+            Err(error) if error.kind().retryable() && since.elapsed() < patience => {
+                tokio::time::sleep(error.retry_after().unwrap_or(backoff)).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+            done => return done,
+        }
+    }
+}
+
 struct Runner {
     sender: Sender,
     tally: Arc<Tally>,
@@ -160,7 +177,7 @@ impl Runner {
                 // The whole message was refused for some of it: one by one shows for which.
                 match self.under_way.pop_front() {
                     Some((batch, _)) if batch.len() > 1 => {
-                        self.backlog.extend(batch.into_iter().map(|one| vec![one]))
+                        batch.into_iter().rev().for_each(|one| self.backlog.push_front(vec![one]));
                     }
                     Some(_) => self.tally.refused(&error),
                     None => {}

@@ -14,7 +14,7 @@ use weir_core::{DeviceId, Error, Result, Timestamp};
 
 use crate::{
     Place, Reading, Tally, Via,
-    lane::{Lane, Sender},
+    lane::{Lane, Sender, patiently},
     provision::{self, Token},
     source::{Row, Source},
 };
@@ -190,15 +190,17 @@ impl Replay<'_> {
                 self.close(&oldest).await?;
             }
         }
-        if self.options.create {
-            provision::create(self.place, &[device.to_owned()], &self.options.labels).await?;
-        } else {
-            provision::check(self.place, device).await?;
-        }
+        patiently(self.options.patience, async || match self.options.create {
+            true => provision::create(self.place, &[device.to_owned()], &self.options.labels).await,
+            false => provision::check(self.place, device).await,
+        })
+        .await?;
         let token = match self.options.via {
             Via::Grpc => String::new(), // the API token publishes
             Via::Mqtt | Via::Http => {
-                let token = provision::token(self.place, device).await?;
+                let token =
+                    patiently(self.options.patience, async || provision::token(self.place, device).await)
+                        .await?;
                 self.tokens.push(token.clone());
                 token.secret
             }

@@ -45,7 +45,9 @@ const fn kind(code: Code) -> ErrorKind {
         Code::Cancelled => ErrorKind::Cancelled,
         Code::Unimplemented => ErrorKind::Unimplemented,
         Code::DataLoss => ErrorKind::DataLoss,
-        Code::Ok | Code::Unknown | Code::Internal => ErrorKind::Internal,
+        // No service of Weir answers UNKNOWN: it is how tonic tells that a connection broke under a call.
+        Code::Unknown => ErrorKind::Unavailable,
+        Code::Ok | Code::Internal => ErrorKind::Internal,
     }
 }
 
@@ -76,8 +78,11 @@ pub fn to_status(error: Error) -> Status {
 pub fn from_status(status: Status) -> Error {
     let details = status.get_error_details();
     let info = details.error_info();
-    let reason =
-        info.map_or_else(|| format!("{:?}", status.code()).to_uppercase(), |info| info.reason.clone());
+    let reason = match info {
+        Some(info) => info.reason.clone(),
+        None if status.code() == Code::Unknown => "CONNECTION_CLOSED".to_owned(),
+        None => format!("{:?}", status.code()).to_uppercase(),
+    };
     let mut error = Error::new(kind(status.code()), reason, status.message());
     if let Some(limit) = info.and_then(|info| info.metadata.get(LIMIT)) {
         error = error.with_limit(limit);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use weir_cli::context::{Context, Contexts};
-use weir_core::{Error, Result, TenantId, port::Registry as _, principal::Scope};
+use weir_core::{Error, ErrorKind, Result, TenantId, port::Registry as _, principal::Scope};
 use weir_observability::LogFormat;
 
 use crate::{
@@ -62,12 +62,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let token = token(&node, &args.data_dir).await?;
     let context = context(node.addresses, token);
     Contexts::remember("dev", context.clone())?;
+    node.accept();
     say(&greeting(node.addresses, &args.data_dir, begin.elapsed()))?;
     let played = if args.demo {
         let place = demo::place(&context).await?;
         tokio::select! {
             played = demo::run(&place, args.once) => played,
-            stopped = signals::stop() => stopped,
+            stopped = signals::stop() => stopped.and_then(|()| interrupted(args.once)),
         }
     } else {
         say(&next_steps())?;
@@ -75,6 +76,15 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     };
     node.stop().await;
     played
+}
+
+/// With `--once` a demo that was interrupted has not shown what it was asked for.
+fn interrupted(once: bool) -> Result<()> {
+    if once {
+        Err(Error::new(ErrorKind::Cancelled, "INTERRUPTED", "the demo was interrupted"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Pepper and token are kept with the data, so that one folder is all there is to keep or delete.

@@ -55,6 +55,7 @@ pub(crate) async fn open(config: &Config) -> Result<Engines> {
         ..Default::default()
     };
     let log = blocking(move || EmbeddedLog::open(&dir, options)).await?;
+    know_each_other(&*store, &log, &config.data.dir).await?;
     let (records, telemetry) = (Arc::clone(&store), store);
     Ok(Engines { log: Arc::new(log), signals: Arc::new(LocalSignals::new()), records, telemetry })
 }
@@ -67,6 +68,23 @@ async fn progress_floor(records: &dyn Records, partitions: u16) -> Result<BTreeM
         floor.insert(stream, known.iter().map(|reader| reader.progress.sequence).max().unwrap_or(0));
     }
     Ok(floor)
+}
+
+/// Every reader records which log it reads before the first frame is written: a log with frames beside a store that knows
+/// nothing of it means that the store has lost everything.
+async fn know_each_other(records: &dyn Records, log: &EmbeddedLog, dir: &Path) -> Result<()> {
+    for stream in Stream::ALL {
+        let known = records.partitions(progress::GENERATIONS, None, Stream::ALL.len()).await?;
+        if log.bounds(stream).await?.last > 0 && !known.iter().any(|name| name == stream.as_str().as_bytes())
+        {
+            return Err(Error::data_loss(format!(
+                "{} holds a log of {stream} that the store beside it knows nothing of: the store is damaged or gone; restore \
+                 both from a backup, or start anew with another --data-dir",
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

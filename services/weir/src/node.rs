@@ -64,7 +64,6 @@ impl Node {
         let serving =
             serve_grpc(&running, listeners.grpc, config.listen.grpc_connections, stop_grpc.clone())?;
         tasks.push(tokio::spawn(async move { report("grpc", serving.await) }));
-        admin.accepting(true);
         Ok(Self { addresses, running, config, admin, stop_grpc, stop_admin, tasks })
     }
 
@@ -74,6 +73,11 @@ impl Node {
     /// `Internal` where this process is not the registry.
     pub(crate) fn registry(&self) -> Result<Arc<weir_registry::Service>> {
         self.running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))
+    }
+
+    /// Says that this node is ready: its caller has done what must come before.
+    pub(crate) fn accept(&self) {
+        self.admin.accepting(true);
     }
 
     /// Whether anybody can do anything here.

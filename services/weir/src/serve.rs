@@ -85,6 +85,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         let message = "there is no token to do anything with; `weir init` makes the first";
         return Err(Error::new(ErrorKind::FailedPrecondition, "TOKEN_MISSING", message));
     }
+    node.accept();
     let at = node.addresses;
     tracing::info!(target = args.target, mqtt = %at.mqtt, http = %at.http, grpc = %at.grpc, admin = %at.admin, "ready");
     signals::stop().await?;
