@@ -1,6 +1,6 @@
 //! The suite of [`weir_core::port::Log`].
 //!
-//! Precondition of every function: the log was made for it, has streams that never held a record, takes at least 4 MiB,
+//! Precondition of every function: the log was made for it, has streams that never held a record, takes at least 8 MiB,
 //! and nothing else writes to it. `log_suite!` makes a test of each.
 
 #![allow(
@@ -22,7 +22,8 @@ use weir_core::{
 };
 
 pub use trimming::{
-    a_reader_below_what_was_trimmed_is_told_so, ids_tell_what_is_there,
+    a_reader_below_what_was_trimmed_is_told_so,
+    a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record, ids_tell_what_is_there,
     sequence_before_is_the_last_one_stored_before_an_instant, trimming_forgets_nothing_above_its_mark,
 };
 
@@ -52,6 +53,7 @@ macro_rules! log_suite {
             sequence_before_is_the_last_one_stored_before_an_instant,
             trimming_forgets_nothing_above_its_mark,
             a_reader_below_what_was_trimmed_is_told_so,
+            a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record,
         );
     };
     ($open:path: $($name:ident),+ $(,)?) => {

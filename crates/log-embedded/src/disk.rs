@@ -63,9 +63,14 @@ impl Disk {
         }
     }
 
-    /// Removes a file for good.
+    /// Removes a file for good. One that is gone already, as after a removal whose sync failed, still needs that sync.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)?;
+        #[cfg(test)]
+        self.faults.before_remove()?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         sync_dir(path)
     }
 
@@ -130,6 +135,8 @@ mod faults {
         pub(crate) syncs: AtomicU64,
         /// A sync waits as long as it is set.
         pub(crate) sync_held: AtomicBool,
+        /// So many removals fail.
+        pub(crate) removals_fail: AtomicU64,
     }
 
     impl Default for Faults {
@@ -139,6 +146,7 @@ mod faults {
                 room: AtomicU64::new(u64::MAX),
                 syncs: AtomicU64::new(0),
                 sync_held: AtomicBool::new(false),
+                removals_fail: AtomicU64::new(0),
             }
         }
     }
@@ -149,6 +157,14 @@ mod faults {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             Ok(())
+        }
+
+        pub(super) fn before_remove(&self) -> io::Result<()> {
+            let left = &self.removals_fail;
+            match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+                Ok(_) => Err(io::Error::other("injected")),
+                Err(_) => Ok(()),
+            }
         }
 
         pub(super) fn before_sync(&self) -> io::Result<()> {

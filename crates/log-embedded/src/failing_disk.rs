@@ -128,6 +128,35 @@ async fn a_segment_that_cannot_be_made_refuses_until_it_can() {
     assert_eq!(open(&dir).0.bounds(STREAM).await.unwrap().last, 2);
 }
 
+#[tokio::test]
+async fn a_segment_that_cannot_be_removed_holds_back_the_next_ones_and_the_log_opens_again() {
+    let dir = TempDir::new().unwrap();
+    let (disk, options) =
+        (Disk::default(), Options { segment_bytes: 0, disk_reserve_bytes: 0, ..Options::default() });
+    let log = EmbeddedLog::open_on(dir.path(), &options, &disk).unwrap();
+    for body in [&[1; 60_000], &[2; 60_000], &[3; 60_000], &[4; 60_000]] {
+        publish(&log, body).await.unwrap();
+    }
+    let bytes = log.bounds(STREAM).await.unwrap().bytes;
+    disk.faults.removals_fail.store(2, Ordering::SeqCst);
+    for through in [1, 2] {
+        let error = log.trim(STREAM, through).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let bounds = log.bounds(STREAM).await.unwrap();
+        assert_eq!((bounds.first, bounds.bytes), (through + 1, bytes), "trimmed, but nothing was freed");
+    }
+    drop(log);
+    let log = EmbeddedLog::open_on(dir.path(), &options, &disk).unwrap();
+    assert_eq!(log.bounds(STREAM).await.unwrap().first, 1, "no file is missing");
+    disk.faults.removals_fail.store(1, Ordering::SeqCst);
+    log.trim(STREAM, 1).await.unwrap_err();
+    log.trim(STREAM, 2).await.unwrap();
+    drop(log);
+    let log = EmbeddedLog::open_on(dir.path(), &options, &disk).unwrap();
+    let bounds = log.bounds(STREAM).await.unwrap();
+    assert_eq!((bounds.first, bounds.last), (3, 4), "the first is removed with the second");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishes_that_arrive_together_share_a_sync() {
     const TOGETHER: usize = 64;

@@ -44,6 +44,8 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     /// Oldest first.
     pub(crate) sealed: VecDeque<Sealed>,
+    /// Trimmed, so no reader sees them, but their files are still there: oldest first, each older than all of `sealed`.
+    doomed: VecDeque<Sealed>,
     pub(crate) active: Active,
     pub(crate) tail: Tail,
     /// Set when the log has stopped.
@@ -84,6 +86,7 @@ impl State {
         let tail = Tail::new(active.index.next());
         Self {
             sealed,
+            doomed: VecDeque::new(),
             active,
             tail,
             failed: None,
@@ -104,7 +107,8 @@ impl State {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.sealed.iter().map(|segment| segment.bytes).sum::<u64>() + self.active.end
+        let closed = self.doomed.iter().chain(&self.sealed);
+        closed.map(|segment| segment.bytes).sum::<u64>() + self.active.end
     }
 
     pub(crate) fn doorbell(&mut self, partition: Partition) -> Arc<Notify> {
@@ -118,10 +122,24 @@ impl State {
         }
     }
 
-    /// The segment that holds `sequence`, if it is sealed.
-    pub(crate) fn sealed_with(&self, sequence: u64) -> Option<&Sealed> {
+    /// The first sealed segment that has `sequence` or what follows it: whoever reads on from a trimmed place begins there.
+    fn sealed_from(&self, sequence: u64) -> Option<&Sealed> {
         let place = self.sealed.partition_point(|segment| segment.last < sequence);
-        self.sealed.get(place).filter(|segment| segment.base <= sequence)
+        self.sealed.get(place)
+    }
+
+    /// The segment that holds `sequence`, if it is sealed.
+    fn sealed_with(&self, sequence: u64) -> Option<&Sealed> {
+        self.sealed_from(sequence).filter(|segment| segment.base <= sequence)
+    }
+
+    /// Takes what has no record above `through` from the readers.
+    fn doom(&mut self, through: u64) {
+        while self.sealed.front().is_some_and(|oldest| oldest.last <= through) {
+            let Some(segment) = self.sealed.pop_front() else { return };
+            self.trimmed.extend(segment.lasts.iter().copied());
+            self.doomed.push_back(segment);
+        }
     }
 
     fn trimmed_past(&self, partition: Partition, from: u64) -> bool {
@@ -156,7 +174,7 @@ impl Shared {
             return Ok((Look::Nothing, end));
         }
         if from < state.tail.first() {
-            if let Some(segment) = state.sealed_with(from) {
+            if let Some(segment) = state.sealed_from(from) {
                 return Ok((Look::Sealed(segment.clone()), end));
             }
             let on_disk = from..=state.tail.first() - 1;
@@ -212,24 +230,19 @@ impl Shared {
         self.options.durability == Durability::PowerLoss
     }
 
-    /// Removes sealed segments without a record above `through`. Blocks.
+    /// Removes sealed segments without a record above `through`, oldest first, and stops at the first that cannot be
+    /// removed: a segment that is missing among others would be damage at the next start. Blocks.
     ///
     /// # Errors
-    /// `Unavailable` where a file cannot be removed; it is tried again at the next start.
+    /// `Unavailable` where a file cannot be removed; it is tried again at the next trim.
     pub(crate) fn trim(&self, through: u64) -> Result<()> {
         let _one = self.trimming.lock();
+        self.state.lock().doom(through);
         loop {
-            let segment = {
-                let mut state = self.state.lock();
-                if state.sealed.front().is_none_or(|oldest| oldest.last > through) {
-                    return Ok(());
-                }
-                let Some(segment) = state.sealed.pop_front() else { return Ok(()) };
-                state.trimmed.extend(segment.lasts.iter().copied());
-                segment
-            };
+            let Some(segment) = self.state.lock().doomed.front().cloned() else { return Ok(()) };
             self.cache.forget(segment.base);
             self.disk.remove(&segment.path).map_err(|source| error::io(&segment.path, "remove", source))?;
+            self.state.lock().doomed.pop_front();
         }
     }
 
