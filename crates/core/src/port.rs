@@ -13,7 +13,7 @@ pub use calls::{
     CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SESSION_ENDED, SendCommand,
     Session, SessionEpoch, TelemetryReader,
 };
-pub use log::{Batch, Bounds, Log, LogIdentity, LogReader, Record};
+pub use log::{Batch, Bounds, LOG_FAILED, Log, LogIdentity, LogReader, Record};
 pub use records::{Expect, KeyRange, Op, Records, Stored, Table, Write};
 pub use signals::{Signal, SignalStream, Signals, Topic};
 pub use telemetry::{

@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use crate::{Partition, Result, Stream, Timestamp, Uid};
 
+/// The reason of a log that has stopped for good: nothing is accepted until it is opened anew.
+pub const LOG_FAILED: &str = "LOG_FAILED";
+
 /// Tells one log from another that was made anew under the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogIdentity(pub Uid);
@@ -57,7 +60,8 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// `ResourceExhausted` where the log is full (`LOG_FULL`; nothing is ever forgotten to make room) or the record is over
     /// the engine's limit (`RECORD_TOO_LARGE`, not retryable); `Unavailable` where it is away, after which it is not
-    /// known whether the record is there: publish the same id again.
+    /// known whether the record is there: publish the same id again (not after [`LOG_FAILED`]: it has stopped until it is
+    /// opened anew).
     async fn publish(&self, stream: Stream, partition: Partition, id: Uid, bytes: Bytes) -> Result<u64>;
 
     /// A reader of one partition that starts at the first record with a sequence ≥ `from`.

@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use weir_core::{Error, ErrorKind, Partition, Result, Stream, TenantId, Uid, port::Log};
+use weir_core::{
+    Error, ErrorKind, Partition, Result, Stream, TenantId, Uid,
+    port::{LOG_FAILED, Log},
+};
 use weir_frame::Encoder;
 
 use super::{Accepted, generations::Numbering, window::Window};
@@ -163,9 +166,11 @@ impl Publisher {
     }
 }
 
-/// Whether the same frame may be published again. A full log is not waited for: its callers can wait better.
+/// Whether the same frame may be published again. A full log is not waited for: its callers can wait better. Nor is one
+/// that has stopped: only a restart makes it go on.
 fn retryable(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Aborted)
+    error.reason() != LOG_FAILED
+        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::Aborted)
 }
 
 /// What the members of a frame that the log refuses are told.

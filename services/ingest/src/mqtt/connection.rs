@@ -398,8 +398,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.timer.as_mut().reset(until.max(now + Duration::from_millis(1)));
             return Ok(());
         }
-        if !self.may_take() {
-            self.heard = now; // it may well have said something: we did not listen
+        if !self.may_take() && self.io.unwritten() < UNWRITTEN_MAX {
+            self.heard = now; // it may well have said something: we did not listen, and not because it does not read
         }
         if now >= self.heard + self.silence_max {
             return Err(End::Broken(Broken::silent(self.silence_max)));
