@@ -98,7 +98,7 @@ impl Service {
         let service = Arc::clone(self);
         self.tasks.spawn(async move {
             let last_word = sender.clone().reserve_owned().await; // always room to say why it ends
-            let changes = service.hub.listen();
+            let changes = service.hub.listen_to(&scope.tenant);
             let mut feed = Feed { changes, service, scope, sender, cursor: resume, told_at: Instant::now() };
             if let (Err(error), Ok(last_word)) = (feed.run(resume).await, last_word) {
                 last_word.send(Err((error, feed.cursor)));
