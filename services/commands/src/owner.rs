@@ -1,12 +1,13 @@
-//! The owner of a partition: reads the log from its progress, copies, and moves its progress.
+//! The owner of a partition: reads the log from its progress, copies, and moves its progress. And what keeps it, and
+//! whatever else works in the background, at work.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use weir_core::{
-    ErrorKind, Partition, Result, Stream,
-    port::Batch,
-    progress::{Claim, Progress, resume},
+    Error, ErrorKind, Partition, Result, Stream,
+    port::{Batch, Records},
+    progress::{Claim, Progress},
 };
 
 use crate::Service;
@@ -19,45 +20,109 @@ const READ_MAX: usize = 256 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// An idle partition records how far the stream is this often, so that it does not pin the trim.
 const IDLE_RECORD_EVERY: Duration = Duration::from_secs(10);
-/// First and longest pause after a failure of log or store.
+/// First and longest pause after a failure: quick for a blip, and no storm against a store that is down.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Another process may be claiming too; the last one wins.
+const CLAIM_TRIES: usize = 8;
+
+/// What works in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Worker {
+    /// Copies a partition.
+    Owner(Partition),
+    /// Ends what is over.
+    Sweep,
+}
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owner(partition) => write!(f, "partition {partition} of commands"),
+            Self::Sweep => f.write_str("the end of commands whose time is over"),
+        }
+    }
+}
+
+/// Claims a partition of the stream.
+///
+/// # Errors
+/// `Unavailable` of the store; `Aborted` where others claim it again and again.
+pub(crate) async fn claim(records: Arc<dyn Records>, partition: Partition) -> Result<Claim> {
+    let mut tries = 1;
+    loop {
+        match Claim::take(Arc::clone(&records), READER, Stream::Commands, partition).await {
+            Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
 
 impl Service {
-    /// Reads until the service stops, or somebody else claims the partition.
-    pub(crate) async fn own(self: Arc<Self>, partition: Partition, mut claim: Claim) {
+    /// Runs a worker until it ends well, which it does when the service stops. Each attempt is a task of its own, so that
+    /// a panic in it is a failure like any other and not work that nobody does; [`Service::works`] tells that it is over.
+    pub(crate) async fn keep_at_work<F>(
+        self: Arc<Self>,
+        worker: Worker,
+        mut start: impl FnMut(Arc<Self>) -> F,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
         let mut pause = BACKOFF.0;
-        loop {
+        while !self.stop.is_cancelled() {
             let started = Instant::now();
-            let Err(error) = self.read(partition, &mut claim).await else { return };
-            self.set_trouble(partition, Some(error.to_string()));
-            if error.kind() == ErrorKind::Aborted {
-                tracing::error!(%partition, %error, "another process claimed the partition of commands");
+            let ended = tokio::spawn(start(Arc::clone(&self))).await;
+            let Err(error) =
+                ended.unwrap_or_else(|source| Err(Error::internal("it panicked").with_source(source)))
+            else {
                 return;
+            };
+            self.trouble.lock().insert(worker, error.to_string());
+            if error.kind() == ErrorKind::Unavailable {
+                tracing::warn!(%worker, %error, "a worker failed and begins anew");
+            } else {
+                tracing::error!(%worker, error = ?error, "a worker failed and begins anew");
             }
             if started.elapsed() > BACKOFF.1 {
                 pause = BACKOFF.0; // it went well for a while
             }
-            tracing::warn!(%partition, %error, "cannot copy commands from the log; will try again");
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
             }
         }
     }
 
-    async fn read(&self, partition: Partition, claim: &mut Claim) -> Result<()> {
-        let mut progress = claim.progress().clone();
-        let resumed =
-            resume(&*self.records, &*self.log, Stream::Commands, self.config.partitions, &progress).await?;
+    /// A worker does what it is for.
+    pub(crate) fn works(&self, worker: Worker) {
+        self.trouble.lock().remove(&worker);
+    }
+
+    /// Owns a partition until the service stops. A failure, or another's claim, ends what is known here; the next attempt
+    /// claims again and begins at the recorded progress.
+    pub(crate) async fn own(self: Arc<Self>, partition: Partition, claimed: Claim) {
+        let mut claimed = Some(claimed);
+        let session = |service: Arc<Self>| {
+            let claimed = claimed.take();
+            async move {
+                let claim = match claimed {
+                    Some(claim) => claim,
+                    None => claim(Arc::clone(&service.records), partition).await?,
+                };
+                service.read(partition, claim).await
+            }
+        };
+        self.keep_at_work(Worker::Owner(partition), session).await;
+    }
+
+    async fn read(&self, partition: Partition, mut claim: Claim) -> Result<()> {
+        let resumed = claim.resume(&*self.log, Stream::Commands, self.config.partitions).await?;
         if let Some(lost) = &resumed.lost {
             tracing::error!(%partition, lost, "the log of commands has lost what it had accepted");
-            let generation = resumed.generations.newest();
-            progress.recent.retain(|(sequence, _)| *sequence < resumed.from);
-            progress = Progress { generation, sequence: resumed.from.saturating_sub(1), ..progress };
         }
+        let mut progress = resumed.progress;
         *self.generations.write() = Some(resumed.generations);
         let mut reader = self.log.read_from(Stream::Commands, partition, resumed.from).await?;
-        self.set_trouble(partition, None);
+        self.works(Worker::Owner(partition));
         let mut recorded_at = Instant::now();
         loop {
             let batch = tokio::select! {
@@ -97,14 +162,6 @@ impl Service {
             }
             _ => false,
         });
-    }
-
-    fn set_trouble(&self, partition: Partition, what: Option<String>) {
-        let mut trouble = self.trouble.lock();
-        match what {
-            Some(what) => drop(trouble.insert(partition, what)),
-            None => drop(trouble.remove(&partition)),
-        }
     }
 
     /// The generation of a sequence of the log as it is now.

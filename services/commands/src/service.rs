@@ -8,20 +8,24 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Clock, ErrorKind, Partition, Result, Stream,
+    Clock, Partition, Result, Stream,
     port::{Log, Records, Registry, Signals},
-    progress::{Claim, Generations},
+    progress::Generations,
 };
 use weir_runtime::trim::trim_once;
 
 use crate::{
-    Config, backlog::Backlog, hub::Hub, metrics::Metrics, owner::READER, store::Store, sweep::Timers,
+    Config,
+    backlog::Backlog,
+    hub::Hub,
+    metrics::Metrics,
+    owner::{self, READER, Worker},
+    store::Store,
+    sweep::Timers,
 };
 
 /// Claims at once: an engine syncs them together.
 const CLAIM_WIDTH: usize = 64;
-/// Another process may be claiming too; the last one wins.
-const CLAIM_TRIES: usize = 8;
 /// Trimming frees whole segments of minutes or hours.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 
@@ -42,8 +46,8 @@ pub struct Service {
     pub(crate) generations: RwLock<Option<Generations>>,
     /// Up to which sequence of the stream each partition is in the store.
     pub(crate) copied: watch::Sender<Vec<u64>>,
-    /// What keeps a partition from being copied, in words.
-    pub(crate) trouble: Mutex<BTreeMap<Partition, String>>,
+    /// What keeps a worker from its work, in words.
+    pub(crate) trouble: Mutex<BTreeMap<Worker, String>>,
     /// Ends streams.
     pub(crate) stop_intake: CancellationToken,
     /// Ends everything.
@@ -72,7 +76,7 @@ impl Service {
         let generations = Generations::open(&*records, &*log, Stream::Commands, partitions).await?;
         let claims = (0..partitions).map(Partition).map(|partition| {
             let records = Arc::clone(&records);
-            async move { Ok::<_, weir_core::Error>((partition, claim(records, partition).await?)) }
+            async move { Ok::<_, weir_core::Error>((partition, owner::claim(records, partition).await?)) }
         });
         let claims: Vec<_> = stream::iter(claims).buffer_unordered(CLAIM_WIDTH).try_collect().await?;
         let service = Arc::new(Self {
@@ -125,16 +129,6 @@ impl Service {
     }
 }
 
-async fn claim(records: Arc<dyn Records>, partition: Partition) -> Result<Claim> {
-    let mut tries = 1;
-    loop {
-        match Claim::take(Arc::clone(&records), READER, Stream::Commands, partition).await {
-            Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
-            done => return done,
-        }
-    }
-}
-
 #[async_trait]
 impl weir_runtime::Service for Service {
     fn name(&self) -> &'static str {
@@ -144,7 +138,7 @@ impl weir_runtime::Service for Service {
     async fn ready(&self) -> Result<(), String> {
         match self.trouble.lock().iter().next() {
             None => Ok(()),
-            Some((partition, what)) => Err(format!("partition {partition} of commands: {what}")),
+            Some((worker, what)) => Err(format!("{worker}: {what}")),
         }
     }
 

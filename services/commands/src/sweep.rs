@@ -14,6 +14,7 @@ use weir_core::{
 use crate::{
     Service,
     machine::Event,
+    owner::Worker,
     store::{
         DEVICES, NAMES, TENANTS, TIMERS, TO, Timer, command_key, day_of, day_place, device_place, listed_key,
         name_place, pending_key, position_key, timer_key, timer_place,
@@ -41,6 +42,11 @@ impl Timers {
         Self { next: Mutex::new(vec![Timestamp::MIN; usize::from(partitions)]), lowered: Notify::new() }
     }
 
+    /// Looks at every partition again: what was taken as due may not have been handled.
+    fn forget(&self) {
+        self.next.lock().fill(Timestamp::MIN);
+    }
+
     /// Something is due at `due`.
     pub(crate) fn lower(&self, partition: Partition, due: Timestamp) {
         let mut next = self.next.lock();
@@ -66,7 +72,13 @@ impl Timers {
 }
 
 impl Service {
+    /// Ends what is over until the service stops.
     pub(crate) async fn sweep(self: Arc<Self>) {
+        self.keep_at_work(Worker::Sweep, |service| async move { service.sweep_all().await }).await;
+    }
+
+    async fn sweep_all(&self) -> Result<()> {
+        self.timers.forget();
         loop {
             for partition in self.timers.take_due(self.clock.now()) {
                 let next = match self.sweep_partition(partition).await {
@@ -80,8 +92,9 @@ impl Service {
                     self.timers.lower(partition, next);
                 }
             }
+            self.works(Worker::Sweep);
             tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return Ok(()),
                 () = self.timers.lowered.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
