@@ -137,7 +137,7 @@ pub(crate) struct Alarms {
     /// One writer of a record partition at a time: losing a race costs a commit.
     locks: Mutex<std::collections::HashMap<String, std::sync::Weak<tokio::sync::Mutex<()>>>>,
     hints: broadcast::Sender<TenantId>,
-    /// Outbox rows that wait, of each rule.
+    /// Webhooks that wait, of each rule.
     pub(crate) waiting: crate::outbox::Waiting,
 }
 

@@ -318,7 +318,7 @@ impl<'a> Transaction<'a> {
     fn act(&mut self, effect: &Effect) -> Result<()> {
         for due in &effect.transition.actions {
             let rule = effect.transition.rule;
-            let new = self.rows.iter().filter(|row| row.rule_uid == rule).count();
+            let new = self.rows.iter().filter(|row| row.rule_uid == rule && row.job.is_webhook()).count();
             let room = self.alarms.waiting.of(rule) + new < self.alarms.waiting_per_rule as usize;
             let alarm = self.look(effect.transition.alarm)?;
             if alarm.actions.iter().any(|known| known.key == due.key) {

@@ -43,6 +43,10 @@ impl Job {
             Self::Webhook { .. } => "webhook",
         }
     }
+
+    pub(crate) fn is_webhook(&self) -> bool {
+        matches!(self, Self::Webhook { .. })
+    }
 }
 
 /// An action that waits.
@@ -105,7 +109,7 @@ fn short(error: &str) -> String {
 }
 
 /// What an action comes to: its result so far, and its row where something is to be done. `room`: whether the rule may
-/// have another row.
+/// have another webhook wait.
 pub(crate) fn plan(
     effect: &Effect,
     due: &Due,
@@ -134,9 +138,6 @@ pub(crate) fn plan(
     let action =
         effect.rule.as_ref().and_then(|rule| rule.rule().actions.iter().find(|known| known.id == due.action));
     let Some(action) = action else { return failed(result, "the action is gone from the rule".to_owned()) };
-    if !room {
-        return failed(result, "too many actions of this rule wait already".to_owned());
-    }
     let job = match &action.kind {
         ActionKind::Command(command) => {
             let payload = due.payload.as_ref().map_or_else(|| "{}".to_owned(), ToString::to_string);
@@ -148,6 +149,9 @@ pub(crate) fn plan(
                 return failed(result, text);
             }
             Job::Command { name: command.name.clone(), payload, ttl: command.ttl, order: command.order }
+        }
+        ActionKind::Webhook(_) if !room => {
+            return failed(result, "too many webhooks of this rule wait already".to_owned());
         }
         ActionKind::Webhook(webhook) => Job::Webhook {
             url: webhook.url.clone(),
@@ -170,7 +174,8 @@ pub(crate) fn plan(
     Ok((result, Some(row)))
 }
 
-/// Which rows wait in this process, and how many of each rule.
+/// Which webhooks wait in this process, and how many of each rule. Commands are not counted: their time to live bounds how
+/// long they wait, and a dead endpoint must not make them fail.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting(Mutex<Counted>);
 
@@ -181,14 +186,14 @@ struct Counted {
 }
 
 impl Waiting {
-    /// How many rows of a rule wait.
+    /// How many webhooks of a rule wait.
     pub(crate) fn of(&self, rule: Uid) -> usize {
         self.0.lock().of_rule.get(&rule).copied().unwrap_or_default()
     }
 
     pub(crate) fn add_all(&self, rows: &[Row]) {
         let mut counted = self.0.lock();
-        for row in rows {
+        for row in rows.iter().filter(|row| row.job.is_webhook()) {
             if counted.rows.insert(row.key) {
                 *counted.of_rule.entry(row.rule_uid).or_default() += 1;
             }

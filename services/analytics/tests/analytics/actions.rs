@@ -172,6 +172,32 @@ async fn one_tenants_silent_endpoints_hold_up_neither_its_commands_nor_anothers_
 }
 
 #[tokio::test]
+async fn a_rule_whose_webhooks_wait_in_vain_still_commands() {
+    let mut world = World::new();
+    world.config.actions.waiting_per_rule = 1;
+    world.config.actions.webhook_timeout = std::time::Duration::from_secs(3_600);
+    world.devices.put("acme", "d", &[]);
+    let node = world.start().await;
+    let (dead, _) = silent().await;
+    let actions = vec![webhook(&dead), command(&[], Some(0))];
+    node.create("co2", pb::Rule { actions, ..rule("CO2 > 1000") }).await;
+    for (at, value) in [(0, 1_100.0), (10, 900.0), (20, 1_100.0)] {
+        world.publish("d", &[(at, &[("CO2", value)])]).await;
+    }
+    let alarms = node
+        .alarms_when("two alarms whose commands were sent", |alarms| {
+            alarms.len() == 2 && alarms.iter().all(|alarm| states(alarm).contains(&ActionState::Done))
+        })
+        .await;
+    let states: Vec<_> = alarms.iter().rev().map(states).collect();
+    assert_eq!(
+        states,
+        [[ActionState::Pending, ActionState::Done], [ActionState::Failed, ActionState::Done]],
+        "the second webhook finds no room, the second command needs none"
+    );
+}
+
+#[tokio::test]
 async fn a_webhook_that_waits_survives_a_crash() {
     let mut world = World::new();
     world.config.actions.retry_base = std::time::Duration::from_millis(300);
