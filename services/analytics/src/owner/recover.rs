@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use weir_core::{
     Partition, Position, Result, Stream, TenantId, Uid, json,
     port::{KeyRange, LogReader},
-    progress::{self, Claim, Generations, Progress},
+    progress::{Claim, Generations, Progress},
 };
 
 use super::{READER, Shared, change::ChangeList, checkpoint::Checkpoints, state::Memory};
@@ -63,34 +63,21 @@ impl Owned {
     /// Those of log and store.
     pub(super) async fn recover(shared: Arc<Shared>, partition: Partition) -> Result<Self> {
         let mut claim = Claim::take(Arc::clone(&shared.records), READER, Stream::Readings, partition).await?;
-        let resume = progress::resume(
-            &*shared.records,
-            &*shared.log,
-            Stream::Readings,
-            shared.config.partitions,
-            claim.progress(),
-        )
-        .await?;
+        let resume = claim.resume(&*shared.log, Stream::Readings, shared.config.partitions).await?;
         if let Some(lost) = &resume.lost {
             tracing::error!(%partition, lost, "the log has lost readings");
         }
-        let bounds = shared.log.bounds(Stream::Readings).await?;
-        if resume.from < bounds.first {
-            tracing::error!(%partition, from = resume.from, first = bounds.first, "frames were trimmed before rules saw them");
-        }
-        let from = resume.from.max(bounds.first);
         let (checkpoints, loaded) = Checkpoints::load(&mut claim).await?;
         let pointer = checkpoints.pointer.clone();
         let list = ChangeList::load(&claim, pointer.applied).await?;
-        let now = shared.clock.now();
-        let away = if pointer.number == 0 { Default::default() } else { now.since(pointer.alive_at) };
-        let memory = Memory::restore(partition, loaded, away, &shared.catalog).await?;
-        let reader = shared.log.read_from(Stream::Readings, partition, from).await?;
+        let alive_at = (pointer.number > 0).then_some(pointer.alive_at);
+        let memory = Memory::restore(partition, loaded, alive_at, &shared.catalog).await?;
+        let reader = shared.log.read_from(Stream::Readings, partition, resume.from).await?;
         let horizons = open_alarms(&shared, partition).await?;
         let soon = Instant::now();
         Ok(Self {
-            progress: claim.progress().clone(),
-            evaluated: pointer.evaluated,
+            evaluated: still_there(pointer.evaluated, &resume.progress),
+            progress: resume.progress,
             applied: pointer.applied,
             reader: Some(reader),
             generations: resume.generations,
@@ -141,6 +128,13 @@ impl Owned {
             .get(tenant)
             .is_some_and(|horizon| (at.generation, at.sequence) <= (horizon.generation, horizon.sequence))
     }
+}
+
+/// The last frame that was evaluated; where the log has lost it, the last one before those that are read now, so that
+/// what changes until then counts from the first of them.
+fn still_there(evaluated: (u32, u64), progress: &Progress) -> (u32, u64) {
+    let (generation, _) = evaluated;
+    if generation < progress.generation { (progress.generation, progress.sequence) } else { evaluated }
 }
 
 /// Hands what waits in the outbox to the dispatcher, and gives each tenant's horizon.

@@ -315,6 +315,42 @@ async fn a_rule_that_was_edited_while_nobody_was_there_judges_no_reading_twice()
     assert_eq!(alarms[0].rule_revision, 2);
 }
 
+#[tokio::test]
+async fn what_changed_after_the_log_was_lost_counts_from_its_first_frame_when_it_is_read_again() {
+    let mut world = World::new();
+    world.config.checkpoint_interval = std::time::Duration::from_secs(3_600);
+    world.devices.put("acme", "d", &[("on", "no")]);
+    let node = world.start().await;
+    node.create("hot", pb::Rule { label_selector: "on=yes".to_owned(), ..rule("t > 30") }).await;
+    let mut last = 0;
+    for at in 0..10 {
+        last = world.publish("d", &[(at, &[("t", 1.0)])]).await;
+    }
+    weir_runtime::Service::drain(&*node.service).await;
+    world.recorded_through("d", last).await;
+    node.kill();
+    world.lose_log();
+
+    let node = world.start().await;
+    // A checkpoint comes with the first of these changes; the second is in none when the service is killed.
+    for on in ["perhaps", "yes"] {
+        world.devices.put("acme", "d", &[("on", on)]);
+        world.device_changed("d").await;
+        world
+            .taken_over("d", |changes| {
+                changes.iter().any(|change| change["device"]["labels"]["on"].as_str() == Some(on))
+            })
+            .await;
+    }
+    world.publish("d", &[(20, &[("t", 35.0)])]).await;
+    node.alarms_when("alarm", |alarms| alarms.len() == 1).await;
+    node.kill();
+
+    let node = world.start().await;
+    world.publish("d", &[(30, &[("t", 1.0)])]).await;
+    node.alarms_when("alarm that is cleared", |alarms| alarms[0].clear_time.is_some()).await;
+}
+
 /// Edits a stored rule as a replica would of which no owner has heard.
 async fn edit_behind_the_back(world: &World, from: &str, to: &str) {
     const RULES: Table = Table("rules");

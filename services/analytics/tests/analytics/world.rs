@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) commands: Arc<Commands>,
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A clock that a test sets; the others' begins where event time does.
@@ -76,10 +76,6 @@ impl World {
         // Where no provider is installed there is no TLS; the program installs it, and so does this.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let log = weir_log_embedded::Options {
-            durability: weir_log_embedded::Durability::Process,
-            ..Default::default()
-        };
         let store = weir_store_embedded::Options {
             durability: weir_store_embedded::Durability::Process,
             ..Default::default()
@@ -88,15 +84,20 @@ impl World {
         config.checkpoint_interval = Duration::from_millis(20);
         config.actions.retry_base = Duration::from_millis(5);
         Self {
-            log: Arc::new(EmbeddedLog::open(&dir.path().join("log"), log).unwrap()),
+            log: Arc::new(open_log(&dir.path().join("log"))),
             store: EmbeddedStore::open(dir.path().join("store"), store).unwrap(),
             signals: Arc::new(LocalSignals::new()),
             devices: Arc::default(),
             commands: Arc::default(),
             config,
             clock: Arc::new(SystemClock),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Loses the log: from the next start on there is a new one, without anything.
+    pub(crate) fn lose_log(&mut self) {
+        self.log = Arc::new(open_log(&self.dir.path().join("another-log")));
     }
 
     pub(crate) async fn start(&self) -> Node {
@@ -259,6 +260,11 @@ impl Node {
     pub(crate) fn kill(self) {
         drop(self);
     }
+}
+
+fn open_log(dir: &std::path::Path) -> EmbeddedLog {
+    let durability = weir_log_embedded::Durability::Process;
+    EmbeddedLog::open(dir, weir_log_embedded::Options { durability, ..Default::default() }).unwrap()
 }
 
 /// The uid of a device of [`ACME`].
