@@ -15,7 +15,9 @@ use crate::{
     series::{Last, MAX_SAMPLES_PER_METRIC, Series},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without the end of the last outage.
+const VERSION_1: u8 = 1;
 
 pub(super) fn encode(state: &DeviceState) -> Result<Vec<u8>> {
     let mut to = Writer(vec![VERSION]);
@@ -30,28 +32,41 @@ pub(super) fn encode(state: &DeviceState) -> Result<Vec<u8>> {
     to.time(state.received);
     to.list(&state.series, Writer::series);
     to.list(&state.rules, Writer::rule);
+    to.time(state.listening_since);
     Ok(to.0)
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<DeviceState> {
     let damaged = || Error::data_loss("cannot read the rules' state of a device: its bytes are damaged");
     match bytes.split_first() {
-        Some((&VERSION, rest)) => state(&mut Reader(rest)).ok_or_else(damaged),
+        Some((&version @ (VERSION_1 | VERSION), rest)) => {
+            state(&mut Reader(rest), version).ok_or_else(damaged)
+        }
         Some((version, _)) => Err(Error::data_loss(format!(
-            "cannot read the rules' state of a device: it has version {version}, and this release reads {VERSION}"
+            "cannot read the rules' state of a device: it has version {version}, and this release reads up to {VERSION}"
         ))),
         None => Err(damaged()),
     }
 }
 
-fn state(from: &mut Reader<'_>) -> Option<DeviceState> {
+fn state(from: &mut Reader<'_>, version: u8) -> Option<DeviceState> {
     let clock: EventClock = serde_json::from_slice(from.bytes()?).ok()?;
     let position = from.option(Reader::position)?;
     let seen = from.option(|from| Some(Seen { position: from.position()?, ts: from.time()? }))?;
     let received = from.time()?;
     let series = from.list(Reader::series)?;
     let rules = from.list(Reader::rule)?;
-    from.0.is_empty().then_some(DeviceState { clock, position, seen, received, series, rules, bound: false })
+    let listening_since = if version == VERSION_1 { Timestamp::default() } else { from.time()? };
+    from.0.is_empty().then_some(DeviceState {
+        clock,
+        position,
+        seen,
+        received,
+        listening_since,
+        series,
+        rules,
+        bound: false,
+    })
 }
 
 struct Writer(Vec<u8>);

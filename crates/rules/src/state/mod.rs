@@ -1,7 +1,7 @@
 //! The engine: what the rules of one device remember, and what follows from the next reading.
 //!
 //! Deterministic: transitions follow from the rows, the changes and their order alone, not from ticks, checkpoints or how
-//! often something is fed again. Only rules with `absent` depend on when rows arrived, and may be raised earlier by a tick.
+//! often something is fed again. Only rules with `absent` depend on when rows arrived and on outages, and may be raised earlier by a tick.
 
 mod bind;
 mod codec;
@@ -37,6 +37,8 @@ pub struct DeviceState {
     seen: Option<Seen>,
     /// The latest arrival so far.
     received: Timestamp,
+    /// When the last outage ended: what arrived before, and is read after, counts as heard then.
+    listening_since: Timestamp,
     series: Vec<Series>,
     /// In order of the rules' uids.
     rules: Vec<RuleState>,
@@ -94,17 +96,18 @@ impl DeviceState {
             return Vec::new();
         }
         let mut out = self.sync(rules, device, row.position);
+        let received_at = row.received_at.max(self.listening_since);
         // What was absent until this very row is settled before the row ends its absence.
-        self.settle_absence(rules, device, row.received_at, &mut out);
+        self.settle_absence(rules, device, received_at, &mut out);
         self.position = Some(row.position);
-        self.received = self.received.max(row.received_at);
+        self.received = self.received.max(received_at);
         if row.values.is_empty() {
             return out;
         }
         let previous = self.seen.map(|seen| seen.ts);
         let ts = previous.map_or(row.ts, |previous| previous.max(row.ts));
         self.seen = Some(Seen { position: row.position, ts });
-        self.take_in(row, ts);
+        self.take_in(row, ts, received_at);
         let moment = Moment { position: row.position, at: ts, clock: ts, received: self.received, previous };
         for (compiled, state) in rules.iter().zip(&mut self.rules) {
             state.step(&Step { compiled, series: &self.series, device, moment }, &mut out);
@@ -112,13 +115,13 @@ impl DeviceState {
         out
     }
 
-    fn take_in(&mut self, row: &RuleRow, ts: Timestamp) {
+    fn take_in(&mut self, row: &RuleRow, ts: Timestamp, received_at: Timestamp) {
         for (name, value) in &row.values {
             let Some(series) = self.series.iter_mut().find(|series| series.name == *name) else { continue };
             if series.last.as_ref().is_some_and(|last| last.ts >= ts) {
                 continue; // a second value at one ts is late, and rules never see it
             }
-            series.push(Last { ts, received_at: row.received_at, value: bounded(value) });
+            series.push(Last { ts, received_at, value: bounded(value) });
         }
         for series in &mut self.series {
             series.advance(ts);
@@ -129,6 +132,28 @@ impl DeviceState {
             };
             largest.drop_oldest();
         }
+    }
+
+    /// Nobody listened between `since` and `until`: that is no silence of the device, nor of any of its metrics. What
+    /// arrived before moves on by it, so that only the rest of a silence counts; an outage that overlaps the last one
+    /// counts once.
+    pub fn skip_outage(&mut self, since: Timestamp, until: Timestamp) {
+        let since = since.max(self.listening_since);
+        if until <= since {
+            return;
+        }
+        let outage = until.since(since);
+        let moved = |at: Timestamp| if at < since { at.saturating_add(outage) } else { at.max(until) };
+        self.received = moved(self.received);
+        for last in self.series.iter_mut().filter_map(|series| series.last.as_mut()) {
+            last.received_at = moved(last.received_at);
+        }
+        self.listening_since = until;
+    }
+
+    /// When the last outage ended that it knows of.
+    pub fn listening_since(&self) -> Timestamp {
+        self.listening_since
     }
 
     /// Evaluates the rules that use `absent` at the arrival time `now`: the wall clock, and only while nothing of the log

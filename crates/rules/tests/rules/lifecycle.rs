@@ -200,6 +200,41 @@ fn an_absence_that_no_tick_saw_is_told_when_the_next_row_ends_it_under_the_same_
 }
 
 #[test]
+fn an_outage_is_no_silence_neither_for_a_tick_nor_for_the_gap_between_two_rows() {
+    let set = rules(&[&rule("absent(temp, \"10m\")")]);
+    let silent_since = |listening: &[(i64, i64)], late: Option<i64>| {
+        let mut state = DeviceState::default();
+        assert_eq!(state.apply(&set, &device(), &row(1, 0, &[("temp", 1.0)])), []);
+        for (since, until) in listening {
+            state.skip_outage(seconds(*since), seconds(*until));
+        }
+        if let Some(at) = late {
+            // It arrived before the outage ended, and is read only now.
+            assert_eq!(state.apply(&set, &device(), &row(2, at, &[("temp", 1.0)])), []);
+        }
+        DeviceState::from_bytes(&state.to_bytes().unwrap()).unwrap()
+    };
+    // Until when a device may be silent after an outage; crashes in a row overlap, and count once.
+    let cases = [
+        (&[][..], None, 600),
+        (&[(100, 5_000)], None, 5_500),
+        (&[(100, 4_000), (100, 5_000)], None, 5_500),
+        (&[(100, 1_000), (1_200, 5_000)], None, 5_000 + 600 - 300),
+        (&[(100, 5_000)], Some(101), 5_600),
+    ];
+    for (outages, late, end) in cases {
+        let mut state = silent_since(outages, late);
+        assert_eq!(state.tick(&set, &device(), seconds(end - 1)), [], "{outages:?}");
+        assert_eq!(state.tick(&set, &device(), seconds(end)).len(), 1, "{outages:?}");
+        for (at, told) in [(end - 1, 0), (end, 2)] {
+            let mut state = silent_since(outages, late);
+            let out = state.apply(&set, &device(), &row(3, at, &[("temp", 1.0)]));
+            assert_eq!(out.len(), told, "{outages:?}");
+        }
+    }
+}
+
+#[test]
 fn for_of_an_absent_metric_completes_at_a_tick() {
     let mut silent = rule("absent(temp, \"10m\")");
     silent.for_duration = duration("5m");

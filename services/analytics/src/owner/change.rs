@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_core::{
-    DeviceId, Partition, Position, Result, Stream, TenantId, Uid,
+    DeviceId, Partition, Position, Result, Stream, TenantId, Timestamp, Uid,
     command::DeviceKey,
     device::{Device, Profile},
     json,
@@ -86,6 +86,8 @@ pub(crate) enum Change {
     Removed { tenant: TenantId, uid: Uid },
     /// A person acknowledged or cleared an alarm.
     Person(Person),
+    /// Nobody listened: silence in that time is no device's.
+    Outage { since: Timestamp, until: Timestamp },
 }
 
 /// An entry of the list.

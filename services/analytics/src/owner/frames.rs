@@ -63,6 +63,11 @@ impl Owned {
             self.track_unseen(frames.get(..cut).unwrap_or_default());
             return Ok(cut);
         }
+        let is_old = |frame: &&Decoded| self.horizons.keys().any(|tenant| self.is_behind(tenant, frame.at));
+        let old = frames.iter().take_while(is_old).count();
+        if old == 0 {
+            self.end_outage(first).await?;
+        }
         // Frames that were evaluated before for a tenant are read again as they were then; whatever has changed since
         // counts from the first one that was not.
         let behind: HashSet<&TenantId> = frames
@@ -75,6 +80,7 @@ impl Owned {
             .map(|tenant| frames.iter().take_while(|frame| self.is_behind(tenant, frame.at)).count())
             .min()
             .unwrap_or(frames.len())
+            .min(if old == 0 { frames.len() } else { old })
             .max(1);
         let now = frames.get(..cut).unwrap_or_default();
         let tenants: HashSet<TenantId> = now

@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use weir_core::{
-    Error, Result,
+    Error, Position, Result,
     port::{Batch, LogReader},
 };
 
-use super::{checkpoint::Pointer, recover::Owned};
+use super::{change::Change, checkpoint::Pointer, recover::Owned};
 
 /// Bytes of frames of one read: a full frame or two.
 const READ_BYTES: usize = 512 * 1024;
@@ -66,8 +66,18 @@ impl Owned {
         self.apply_pending(None).await?;
         self.caught_up = true;
         self.horizons.clear();
+        self.end_outage(self.next_position()).await?;
         self.progress.idle_through(self.generations.of(end), end);
         Ok(())
+    }
+
+    /// Records, for whoever reads again, until when nobody listened: from `from` on, where nothing was evaluated before.
+    pub(super) async fn end_outage(&mut self, from: Position) -> Result<()> {
+        let Some(since) = self.memory.outage.take().filter(|_| self.memory.uses_absent()) else {
+            return Ok(());
+        };
+        let until = self.shared.clock.now();
+        self.record(from, vec![Change::Outage { since, until }]).await
     }
 
     /// Whether everything that was recorded before is applied again, so that changes can be taken in at any time.
@@ -112,7 +122,6 @@ impl Owned {
         // What silence did is not in the log: it must be recorded before anything else happens.
         if changed || now >= self.times.alive_due {
             self.times.alive_due = now + ALIVE_EVERY;
-            self.memory.remember_away();
             self.checkpoint().await?;
         }
         Ok(())

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -37,21 +36,20 @@ pub(crate) struct Tracked {
     dirty: bool,
     /// When its facts were last compared with the registry's; none where they must be again.
     pub(super) checked: Option<Instant>,
-    /// Silence that is not its own, since nobody listened.
-    away: Duration,
 }
 
 impl Tracked {
-    fn new(facts: Facts) -> Self {
+    fn new(facts: Facts, listening_since: Timestamp) -> Self {
+        let mut state = DeviceState::default();
+        state.skip_outage(Timestamp::MIN, listening_since);
         Self {
             device: facts.device(),
             facts,
             known: false,
             set: RuleSet::default(),
-            state: DeviceState::default(),
+            state,
             dirty: true,
             checked: None,
-            away: Duration::ZERO,
         }
     }
 
@@ -97,8 +95,6 @@ pub(crate) struct Tenant {
 struct Head {
     facts: Facts,
     known: bool,
-    #[serde(default)]
-    away: Duration,
 }
 
 /// Everything of a partition.
@@ -110,6 +106,10 @@ pub(crate) struct Memory {
     removed: HashSet<Uid>,
     /// Whether there is something for a checkpoint.
     dirty: bool,
+    /// Since when nobody listened, until that is an entry of the change list.
+    pub(super) outage: Option<Timestamp>,
+    /// When the last outage ended.
+    listening_since: Timestamp,
 }
 
 impl Memory {
@@ -121,6 +121,8 @@ impl Memory {
             devices: HashMap::new(),
             removed: HashSet::new(),
             dirty: false,
+            outage: None,
+            listening_since: Timestamp::default(),
         }
     }
 
@@ -144,18 +146,18 @@ impl Memory {
         self.devices.get(&device).is_some_and(|tracked| !tracked.set.is_empty())
     }
 
-    /// As a checkpoint has it; `away`: how long nobody listened since.
+    /// As a checkpoint has it; `alive_at`: when its owner was certainly alive.
     pub(super) async fn restore(
         partition: Partition,
         loaded: Loaded,
-        away: Duration,
+        alive_at: Option<Timestamp>,
         catalog: &Catalog,
     ) -> Result<Self> {
-        let mut this = Self::empty(partition);
+        let mut this = Self { outage: alive_at, ..Self::empty(partition) };
         for (name, bytes) in loaded {
             match name.split_first() {
                 Some((b't', tenant)) => this.restore_tenant(tenant, &bytes, catalog).await?,
-                Some((b'd', _)) => this.restore_device(&bytes, away)?,
+                Some((b'd', _)) => this.restore_device(&bytes)?,
                 _ => return Err(Error::data_loss("a chunk of a checkpoint is of no known kind")),
             }
         }
@@ -177,17 +179,17 @@ impl Memory {
         Ok(())
     }
 
-    fn restore_device(&mut self, bytes: &[u8], away: Duration) -> Result<()> {
+    fn restore_device(&mut self, bytes: &[u8]) -> Result<()> {
         let damaged = || Error::data_loss("the state of a device in a checkpoint cannot be read");
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
         let (head, state) =
             rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(damaged)?;
         let head: Head = serde_json::from_slice(head).map_err(|source| damaged().with_source(source))?;
-        let mut tracked = Tracked::new(head.facts);
+        let mut tracked = Tracked::new(head.facts, Timestamp::default());
         tracked.known = head.known;
         tracked.state = DeviceState::from_bytes(state)?;
-        tracked.away = head.away + away;
         tracked.dirty = false;
+        self.listening_since = self.listening_since.max(tracked.state.listening_since());
         self.devices.insert(tracked.facts.key.uid, tracked);
         Ok(())
     }
@@ -213,6 +215,7 @@ impl Memory {
     ) -> Result<Vec<Effect>> {
         let mut out = Vec::new();
         self.dirty = true;
+        let since = self.listening_since;
         match change {
             Change::Rules { tenant, put, gone } => {
                 self.put_rules(&tenant, &put, catalog).await?;
@@ -230,7 +233,7 @@ impl Memory {
                 let rules = self.tenants.get(&facts.key.tenant).map(|tenant| &tenant.rules);
                 self.removed.remove(&facts.key.uid);
                 let tracked =
-                    self.devices.entry(facts.key.uid).or_insert_with(|| Tracked::new(facts.clone()));
+                    self.devices.entry(facts.key.uid).or_insert_with(|| Tracked::new(facts.clone(), since));
                 tracked.device = facts.device();
                 (tracked.facts, tracked.known, tracked.dirty) = (facts, true, true);
                 tracked.select(rules);
@@ -244,6 +247,13 @@ impl Memory {
                 }
             }
             Change::Person(person) => self.person(&person, &mut out),
+            Change::Outage { since, until } => {
+                self.listening_since = self.listening_since.max(until);
+                for tracked in self.devices.values_mut() {
+                    tracked.state.skip_outage(since, until);
+                    tracked.dirty |= tracked.set.uses_absent();
+                }
+            }
         }
         Ok(out)
     }
@@ -281,7 +291,7 @@ impl Memory {
                 out.extend(tracked.effects(transitions));
                 readings += 1;
             }
-            (tracked.dirty, tracked.away) = (true, Duration::ZERO);
+            tracked.dirty = true;
         }
         (out, readings)
     }
@@ -289,7 +299,8 @@ impl Memory {
     /// Begins to follow a device of which nothing is known but that it speaks.
     pub(super) fn track(&mut self, facts: Facts) {
         self.removed.remove(&facts.key.uid);
-        self.devices.entry(facts.key.uid).or_insert_with(|| Tracked::new(facts));
+        let since = self.listening_since;
+        self.devices.entry(facts.key.uid).or_insert_with(|| Tracked::new(facts, since));
     }
 
     /// Whether any device has rules for which silence matters.
@@ -302,8 +313,7 @@ impl Memory {
         let (mut out, mut changed) = (Vec::new(), false);
         for tracked in self.devices.values_mut().filter(|tracked| tracked.set.uses_absent()) {
             let before = tracked.state.clone();
-            let transitions =
-                tracked.state.tick(&tracked.set, &tracked.device, now.saturating_sub(tracked.away));
+            let transitions = tracked.state.tick(&tracked.set, &tracked.device, now);
             if tracked.state != before {
                 (tracked.dirty, changed) = (true, true);
             }
@@ -311,14 +321,6 @@ impl Memory {
         }
         self.dirty |= changed;
         (out, changed)
-    }
-
-    /// Silences that are not the devices' own are part of the next checkpoint.
-    pub(super) fn remember_away(&mut self) {
-        let silent = |tracked: &&mut Tracked| tracked.set.uses_absent() && !tracked.away.is_zero();
-        for tracked in self.devices.values_mut().filter(silent) {
-            (tracked.dirty, self.dirty) = (true, true);
-        }
     }
 
     /// Whether there is something for a checkpoint.
@@ -341,7 +343,7 @@ impl Memory {
             tenant.dirty = false;
         }
         for tracked in self.devices.values_mut().filter(|tracked| tracked.dirty) {
-            let head = Head { facts: tracked.facts.clone(), known: tracked.known, away: tracked.away };
+            let head = Head { facts: tracked.facts.clone(), known: tracked.known };
             let head = json::to_bytes(&head)?;
             let length = u32::try_from(head.len()).unwrap_or(u32::MAX).to_be_bytes();
             let chunk = [length.as_slice(), &head, &tracked.state.to_bytes()?].concat();

@@ -207,6 +207,7 @@ fn of_rule(tenant: &TenantId, rule: Uid, history: Vec<Entry>) -> Vec<Entry> {
             Change::Device(facts) if facts.key.tenant == *tenant => Change::Device(facts),
             Change::Removed { tenant: of, uid } if of == *tenant => Change::Removed { tenant: of, uid },
             Change::Person(person) if person.rule == rule => Change::Person(person),
+            outage @ Change::Outage { .. } => outage,
             _ => return None,
         };
         Some(Entry { change, ..entry })
@@ -227,7 +228,7 @@ fn by_device(entries: &[Entry]) -> BTreeMap<Uid, (DeviceId, Vec<Entry>)> {
             Change::Device(facts) => Some(facts.key.uid),
             Change::Removed { uid, .. } => Some(*uid),
             Change::Person(person) => Some(person.device),
-            Change::Rules { .. } => None,
+            Change::Rules { .. } | Change::Outage { .. } => None,
         };
         match of {
             Some(uid) => devices.get_mut(&uid).into_iter().for_each(|(_, list)| list.push(entry.clone())),

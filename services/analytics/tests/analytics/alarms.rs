@@ -300,6 +300,38 @@ async fn a_test_from_another_start_is_a_simulation_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_device_that_speaks_before_and_after_an_outage_was_not_silent() {
+    let clock = SetClock::at(0);
+    let mut world = World::new();
+    world.clock = clock.clone();
+    world.devices.put("acme", "d", &[]);
+    let node = world.start().await;
+    node.create("silent", rule("absent(t, \"10m\")")).await;
+    let sequence = world.publish("d", &[(0, &[("t", 31.0)])]).await;
+    world.recorded_through("d", sequence).await;
+    node.kill();
+
+    // Another reading is still in the log that nobody has evaluated.
+    world.publish("d", &[(1, &[("t", 31.0)])]).await;
+    clock.set(3_600);
+    let node = world.start().await;
+    node.evaluated("silent", 3).await;
+    let sequence = world.publish("d", &[(3_601, &[("t", 31.0)])]).await;
+    world.recorded_through("d", sequence).await;
+    assert_eq!(node.list().await, []);
+    node.kill();
+
+    // What was read after an outage is read again after the next one.
+    clock.set(7_200);
+    let node = world.start().await;
+    let sequence = world.publish("d", &[(7_201, &[("t", 31.0)])]).await;
+    world.recorded_through("d", sequence).await;
+    assert_eq!(node.list().await, []);
+    let (told, _) = tested(&node, "silent").await;
+    assert_eq!(told, []);
+}
+
+#[tokio::test]
 async fn silence_counts_only_while_somebody_listens_and_raises_once() {
     let clock = SetClock::at(0);
     let mut world = World::new();
