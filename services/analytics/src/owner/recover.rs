@@ -44,6 +44,8 @@ pub(crate) struct Owned {
     pub(super) caught_up: bool,
     /// Devices that the registry does not know, and since when.
     pub(super) strangers: HashMap<Uid, Instant>,
+    /// Devices that were not yet looked for in this round of the sweep.
+    pub(super) unswept: Vec<Uid>,
     pub(super) times: Times,
 }
 
@@ -70,8 +72,9 @@ impl Owned {
         let (checkpoints, loaded) = Checkpoints::load(&mut claim).await?;
         let pointer = checkpoints.pointer.clone();
         let list = ChangeList::load(&claim, pointer.applied).await?;
-        let alive_at = (pointer.number > 0).then_some(pointer.alive_at);
-        let memory = Memory::restore(partition, loaded, alive_at, &shared.catalog).await?;
+        let now = shared.clock.now();
+        let away = if pointer.number == 0 { Default::default() } else { now.since(pointer.alive_at) };
+        let memory = Memory::restore(partition, loaded, away, &shared.catalog).await?;
         let reader = shared.log.read_from(Stream::Readings, partition, resume.from).await?;
         let horizons = open_alarms(&shared, partition).await?;
         let soon = Instant::now();
@@ -90,6 +93,7 @@ impl Owned {
             horizons,
             caught_up: false,
             strangers: HashMap::new(),
+            unswept: Vec::new(),
             times: Times {
                 checkpoint_due: soon,
                 idle_due: soon,

@@ -99,6 +99,7 @@ impl Owned {
         if self.settled() && now >= self.times.sweep_due {
             self.times.sweep_due = now + SWEEP_EVERY;
             self.look(true).await?;
+            self.sweep().await?;
         }
         if self.caught_up && now >= self.times.tick_due {
             self.times.tick_due = now + TICK_EVERY;

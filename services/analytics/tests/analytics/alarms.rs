@@ -293,7 +293,7 @@ async fn a_test_from_another_start_is_a_simulation_and_says_so() {
             summary = answer.summary.or(summary);
         }
         let summary = summary.unwrap();
-        assert!(!summary.exact && summary.note.contains("simulation"), "{summary:?}");
+        assert!(!summary.exact && summary.note.contains("not stored"), "{summary:?}");
         assert_eq!(found.first().and_then(|transition| second(transition.event_time)), raised, "{start:?}");
     }
     assert_eq!(node.list().await, []);

@@ -351,6 +351,27 @@ async fn what_changed_after_the_log_was_lost_counts_from_its_first_frame_when_it
     node.alarms_when("alarm that is cleared", |alarms| alarms[0].clear_time.is_some()).await;
 }
 
+#[tokio::test]
+async fn a_deleted_device_without_rules_is_forgotten_whether_its_owner_heard_of_it_or_not() {
+    let world = World::new();
+    for device in ["stays", "told", "missed"] {
+        world.devices.put("acme", device, &[]);
+    }
+    let node = world.start().await;
+    for device in ["stays", "told", "missed"] {
+        world.publish(device, &[(0, &[("t", 1.0)])]).await;
+        world.state_kept(device, true).await;
+    }
+    world.devices.remove("acme", "told");
+    world.device_changed("told").await;
+    world.state_kept("told", false).await;
+    node.kill();
+    world.devices.remove("acme", "missed");
+    let _node = world.start().await;
+    world.state_kept("missed", false).await;
+    world.state_kept("stays", true).await;
+}
+
 /// Edits a stored rule as a replica would of which no owner has heard.
 async fn edit_behind_the_back(world: &World, from: &str, to: &str) {
     const RULES: Table = Table("rules");

@@ -186,6 +186,23 @@ impl World {
         .await;
     }
 
+    /// Waits until the recorded state of a device is there, or is gone.
+    pub(crate) async fn state_kept(&self, device: &str, wanted: bool) {
+        let partition = Partition::of(uid_of(device), PARTITIONS);
+        let prefix = [b"k/d".as_slice(), &uid_of(device).to_bytes()].concat();
+        eventually(&format!("state of {device}: {wanted}"), || {
+            let range = KeyRange::prefix(&prefix);
+            Box::pin(async move {
+                let found =
+                    beside(&*self.store, "analytics", Stream::Readings, partition, range, 10).await.unwrap();
+                // An empty chunk says that there is nothing any more.
+                let kept = found.last().is_some_and(|stored| !stored.value.is_empty());
+                if kept == wanted { Ok(()) } else { Err(found.len()) }
+            })
+        })
+        .await;
+    }
+
     pub(crate) async fn device_changed(&self, device: &str) {
         let (tenant, id) = (TenantId::new(ACME).unwrap(), DeviceId::new(device).unwrap());
         self.signals.publish(Signal::DeviceChanged { tenant, device: id, uid: uid_of(device) }).await;
