@@ -72,9 +72,8 @@ impl Owned {
         let (checkpoints, loaded) = Checkpoints::load(&mut claim).await?;
         let pointer = checkpoints.pointer.clone();
         let list = ChangeList::load(&claim, pointer.applied).await?;
-        let now = shared.clock.now();
-        let away = if pointer.number == 0 { Default::default() } else { now.since(pointer.alive_at) };
-        let memory = Memory::restore(partition, loaded, away, &shared.catalog).await?;
+        let alive_at = (pointer.number > 0).then_some(pointer.alive_at);
+        let memory = Memory::restore(partition, loaded, alive_at, &shared.catalog).await?;
         let reader = shared.log.read_from(Stream::Readings, partition, resume.from).await?;
         let horizons = open_alarms(&shared, partition).await?;
         let soon = Instant::now();
