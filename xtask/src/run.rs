@@ -14,7 +14,7 @@ const BUF: &str = "@bufbuild/buf@1";
 pub(crate) fn test(rest: &[String]) -> Result<(), String> {
     cargo(&["build", "--locked", "--release", "--package", "weir"])?;
     let mut command = Command::new(cargo_path());
-    command.args(["test", "--workspace", "--locked"]).args(rest).env("WEIR_BIN", binary()?);
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(rest).env("WEIR_BIN", binary()?);
     finish(&mut command)
 }
 
