@@ -56,7 +56,7 @@ impl Cast {
             "
 The story: {} is an office room (UCI, February 2015, a reading a minute).
 {} are jet engines that run until they fail (NASA C-MAPSS, a reading a flight).
-{} devices send {readings} recorded readings over MQTT, sped up.
+{} devices send {readings} readings over MQTT, sped up.
 
   rule {STUFFY}  CO2 > 1000 ppm for 5 min raises an alarm and sends the command ventilate; below 800 ppm it clears
   rule {WORN}    the mean of T50 over 10 flights above 1415 °R raises an alarm: time for the workshop

@@ -1,4 +1,4 @@
-//! `weir dev --demo`: recorded sensors, sped up, over real MQTT connections, told as they happen.
+//! `weir dev --demo`: a recorded room and simulated engines, sped up, over real MQTT connections, told as they happen.
 //!
 //! A room gets stuffy: a rule raises an alarm and sends `ventilate`, the device answers, the alarm clears. Engines wear
 //! out: a rule raises an alarm before each failure. At the end every number that was told is asked for again through the
