@@ -55,6 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     config.listen.insecure |= args.insecure;
     args.ports.apply(&mut config.listen);
     weir_observability::start(&weir_observability::Config { level: args.log, format: LogFormat::Pretty })?;
+    let stop = signals::stop()?;
     let begin = std::time::Instant::now();
     engines::prepare(&args.data_dir)?;
     let peppers = pepper::make(&secrets(&args.data_dir)?.join("pepper"))?;
@@ -68,11 +69,11 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         let place = demo::place(&context).await?;
         tokio::select! {
             played = demo::run(&place, args.once) => played,
-            stopped = signals::stop() => stopped.and_then(|()| interrupted(args.once)),
+            stopped = stop => stopped.and_then(|()| interrupted(args.once)),
         }
     } else {
         say(&next_steps())?;
-        signals::stop().await
+        stop.await
     };
     node.stop().await;
     played

@@ -79,6 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
         Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
     })?;
+    let stop = signals::stop()?;
     let node = Node::start(config.clone(), pepper::read(file)?, &targets).await?;
     if !node.has_token().await? {
         node.stop().await;
@@ -88,7 +89,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     node.accept();
     let at = node.addresses;
     tracing::info!(target = args.target, mqtt = %at.mqtt, http = %at.http, grpc = %at.grpc, admin = %at.admin, "ready");
-    signals::stop().await?;
+    stop.await?;
     tracing::info!("draining");
     node.stop().await;
     tracing::info!("stopped");

@@ -5,26 +5,28 @@ use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_core::{Error, Result};
 
-/// Resolves at the first SIGINT or SIGTERM; a second one ends the process at once.
+/// Listens from now on, and resolves at the first SIGINT or SIGTERM; a second one ends the process at once.
 ///
 /// # Errors
 /// `Unavailable` where the system gives no signals.
-pub(crate) async fn stop() -> Result<()> {
+pub(crate) fn stop() -> Result<impl Future<Output = Result<()>>> {
     let failed = |source| Error::unavailable("cannot listen for signals").with_source(source);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tokio::spawn(async move {
+    Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        std::process::exit(130); // 128 + SIGINT, as shells say it
-    });
-    Ok(())
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            std::process::exit(130); // 128 + SIGINT, as shells say it
+        });
+        Ok(())
+    })
 }
 
 /// A line to standard output.
