@@ -14,7 +14,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "core" | "proto" => &[],
         "frame" | "rules" | "config" => &["core"],
-        "log-embedded" | "store-embedded" => &["core", "config"],
+        "log-embedded" | "log-nats" | "store-embedded" | "store-scylla" => &["core", "config"],
         "grpc" => &["core", "proto"],
         "clients" => &["core", "proto", "grpc"],
         "drive" => &["core", "proto", "grpc", "clients"],

@@ -4,6 +4,7 @@
 //! in `crates/conformance`, run against every engine.
 
 mod calls;
+mod leases;
 mod log;
 mod records;
 mod signals;
@@ -13,6 +14,7 @@ pub use calls::{
     CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SESSION_ENDED, SendCommand,
     Session, SessionEpoch, TelemetryReader,
 };
+pub use leases::{Leases, Member, Membership, View};
 pub use log::{Batch, Bounds, LOG_FAILED, Log, LogIdentity, LogReader, Record};
 pub use records::{Expect, KeyRange, Op, Records, Stored, Table, Write};
 pub use signals::{Signal, SignalStream, Signals, Topic};

@@ -1,4 +1,4 @@
-//! The embedded engine of the `Log` port, on plain files, and of the `Signals` port, in process.
+//! The embedded engine of the `Log` port, on plain files, and of the `Signals` and `Leases` ports, in process.
 //!
 //! # Log
 //!
@@ -36,6 +36,7 @@ mod error;
 mod failing_disk;
 mod format;
 mod index;
+mod leases;
 mod log;
 mod options;
 mod reader;
@@ -47,6 +48,7 @@ mod state;
 mod tail;
 mod writer;
 
+pub use leases::LocalLeases;
 pub use log::EmbeddedLog;
 pub use options::Options;
 pub use signals::LocalSignals;

@@ -12,24 +12,17 @@ const BEHIND_MAX: usize = 256;
 /// Signals in process.
 #[derive(Debug)]
 pub struct LocalSignals {
-    registry: broadcast::Sender<Signal>,
-    commands: broadcast::Sender<Signal>,
-    rules: broadcast::Sender<Signal>,
+    topics: [(Topic, broadcast::Sender<Signal>); Topic::ALL.len()],
 }
 
 impl LocalSignals {
     /// Without a subscriber yet.
     pub fn new() -> Self {
-        let topic = || broadcast::Sender::new(BEHIND_MAX);
-        Self { registry: topic(), commands: topic(), rules: topic() }
+        Self { topics: Topic::ALL.map(|topic| (topic, broadcast::Sender::new(BEHIND_MAX))) }
     }
 
-    const fn topic(&self, topic: Topic) -> &broadcast::Sender<Signal> {
-        match topic {
-            Topic::Registry => &self.registry,
-            Topic::Commands => &self.commands,
-            Topic::Rules => &self.rules,
-        }
+    fn topic(&self, wanted: Topic) -> Option<&broadcast::Sender<Signal>> {
+        self.topics.iter().find(|(topic, _)| *topic == wanted).map(|(_, sender)| sender)
     }
 }
 
@@ -42,10 +35,15 @@ impl Default for LocalSignals {
 #[async_trait]
 impl Signals for LocalSignals {
     async fn publish(&self, signal: Signal) {
-        let _ = self.topic(signal.topic()).send(signal); // nobody listens: it is a hint
+        if let Some(topic) = self.topic(signal.topic()) {
+            let _ = topic.send(signal); // nobody listens: it is a hint
+        }
     }
 
     async fn subscribe(&self, topic: Topic) -> SignalStream {
-        BroadcastStream::new(self.topic(topic).subscribe()).map(Result::ok).boxed()
+        match self.topic(topic) {
+            Some(topic) => BroadcastStream::new(topic.subscribe()).map(Result::ok).boxed(),
+            None => futures::stream::pending().boxed(), // every topic is there
+        }
     }
 }

@@ -243,7 +243,7 @@ impl Access {
                 Change::Unknown
             }
             Some(Signal::TokenRevoked { token }) => Change::Token(token),
-            Some(Signal::CommandWaiting { .. } | Signal::RulesChanged { .. }) => return,
+            Some(_) => return,
         };
         drop(self.changes.send(change)); // nobody may be listening
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceId, TenantId, Uid};
+use crate::{DeviceId, Partition, Stream, TenantId, Uid, command::DeviceKey};
 
 /// What one subscribes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,6 +16,30 @@ pub enum Topic {
     Commands,
     /// Rules changed.
     Rules,
+    /// Owners got further in the log.
+    Progress,
+    /// Sessions of devices opened.
+    Sessions,
+    /// Commands moved.
+    CommandChanges,
+}
+
+impl Topic {
+    /// Every topic.
+    pub const ALL: [Self; 6] =
+        [Self::Registry, Self::Commands, Self::Rules, Self::Progress, Self::Sessions, Self::CommandChanges];
+
+    /// Its name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Commands => "commands",
+            Self::Rules => "rules",
+            Self::Progress => "progress",
+            Self::Sessions => "sessions",
+            Self::CommandChanges => "command_changes",
+        }
+    }
 }
 
 /// A hint. Whoever relies on one re-reads on connect, after any gap, and every 30 s.
@@ -69,6 +93,40 @@ pub enum Signal {
         /// Its tenant.
         tenant: TenantId,
     },
+    /// The store has everything of a partition up to this frame.
+    Written {
+        /// `storage` or `commands`.
+        reader: String,
+        /// Of which stream.
+        stream: Stream,
+        /// Which partition.
+        partition: Partition,
+        /// The generation of `sequence`.
+        generation: u32,
+        /// The frame, or the end of the stream as an idle owner saw it.
+        sequence: u64,
+    },
+    /// A session of a device opened at some replica: older connections of the same client, and those of `evicted` clients,
+    /// end wherever they are.
+    SessionOpened {
+        /// Its tenant.
+        tenant: TenantId,
+        /// The device's internal uid.
+        uid: Uid,
+        /// The session.
+        session: Uid,
+        /// The client that opened it.
+        client_id: String,
+        /// Clients of the device whose sessions were ended to make room.
+        evicted: Vec<String>,
+    },
+    /// A command was copied, or changed its state.
+    CommandChanged {
+        /// To whom it goes.
+        to: DeviceKey,
+        /// The command.
+        id: Uid,
+    },
 }
 
 impl Signal {
@@ -82,6 +140,9 @@ impl Signal {
             | Self::TenantChanged { .. } => Topic::Registry,
             Self::CommandWaiting { .. } => Topic::Commands,
             Self::RulesChanged { .. } => Topic::Rules,
+            Self::Written { .. } => Topic::Progress,
+            Self::SessionOpened { .. } => Topic::Sessions,
+            Self::CommandChanged { .. } => Topic::CommandChanges,
         }
     }
 }

@@ -180,10 +180,12 @@ pub trait TelemetryStore: Send + Sync {
     async fn write(&self, batch: TelemetryBatch) -> Result<()>;
 
     /// Returns when everything that [`TelemetryStore::write`] accepted before this call is durable. Only then may
-    /// progress move over it.
+    /// progress move over it. It may take long (an engine that syncs by a period waits for two of them), so writing goes
+    /// on meanwhile.
     ///
     /// # Errors
-    /// `Unavailable` or `ResourceExhausted`.
+    /// `Unavailable` or `ResourceExhausted`: what was written since the last sync that succeeded may be lost (a node of the
+    /// store was restarted), so begin again from the recorded progress.
     async fn sync(&self) -> Result<()>;
 
     /// The rows of one bucket.

@@ -1,0 +1,1 @@
+//! The engine of the Log, Signals and Leases ports on NATS JetStream.

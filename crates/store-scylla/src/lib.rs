@@ -1,0 +1,1 @@
+//! The engine of the store ports on CQL: ScyllaDB and Apache Cassandra.

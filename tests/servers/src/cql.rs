@@ -1,0 +1,1 @@
+//! Apache Cassandra, for CQL.

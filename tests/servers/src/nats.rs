@@ -1,0 +1,1 @@
+//! NATS servers with JetStream.
