@@ -21,7 +21,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "cli" => &["clients", "drive", "rules", "config", "core", "grpc", "proto"],
         "observability" | "runtime" => &["core", "config"],
         "registry" | "ingest" | "storage" | "analytics" | "commands" => SERVICE,
-        "conformance" => &["core"],
+        "conformance" => &["core", "grpc", "clients"], // call ports are tested over a real connection, too
         _ => return None, // the binary, tests and xtask wire everything
     })
 }

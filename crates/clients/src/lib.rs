@@ -1,6 +1,14 @@
-//! gRPC clients: one connection with its credential, and a typed stub for each service.
+//! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
+//! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
 //!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
+
+pub mod certificates;
+mod peer;
+mod registry;
+
+pub use peer::{Identity, Peer};
+pub use registry::RegistryClient;
 
 use std::time::Duration;
 
@@ -142,4 +150,9 @@ stubs! {
     alarms: AlarmServiceClient,
     /// Commands.
     commands: CommandServiceClient,
+}
+
+/// A peer answered with what cannot be an answer: a defect of it, not of what it was asked.
+fn not_an_answer(error: Error) -> Error {
+    Error::internal(format!("a peer gave what is no answer: {error}")).with_source(error)
 }
