@@ -1,6 +1,10 @@
 //! gRPC clients: one connection with its credential, and a typed stub for each service.
 //!
+//! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
+//!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
+
+mod cached;
 
 use std::time::Duration;
 
@@ -25,6 +29,8 @@ use weir_proto::{
     },
     storage::v1::telemetry_service_client::TelemetryServiceClient,
 };
+
+pub use cached::CachedRegistry;
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
