@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "weir/common/v1/common.proto",
     "weir/registry/v1/tenant.proto",
     "weir/registry/v1/token.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 12] = [
     "weir/ingest/v1/session.proto",
     "weir/ingest/v1/dead_letter.proto",
     "weir/storage/v1/telemetry.proto",
+    "weir/storage/v1/poison_frame.proto",
     "weir/analytics/v1/rule.proto",
     "weir/commands/v1/command.proto",
 ];

@@ -27,7 +27,10 @@ use weir_proto::{
         profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
         token_service_client::TokenServiceClient,
     },
-    storage::v1::telemetry_service_client::TelemetryServiceClient,
+    storage::v1::{
+        poison_frame_service_client::PoisonFrameServiceClient,
+        telemetry_service_client::TelemetryServiceClient,
+    },
 };
 
 pub use cached::CachedRegistry;
@@ -137,6 +140,8 @@ stubs! {
     dead_letters: DeadLetterServiceClient,
     /// Stored telemetry.
     telemetry: TelemetryServiceClient,
+    /// Frames that could not be decoded.
+    poison_frames: PoisonFrameServiceClient,
     /// Rules.
     rules: RuleServiceClient,
     /// Alarms.
