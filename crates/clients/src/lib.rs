@@ -1,8 +1,11 @@
 //! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
 //! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
 //!
+//! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
+//!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
 
+mod cached;
 pub mod certificates;
 mod peer;
 mod registry;
@@ -36,6 +39,8 @@ use weir_proto::{
         telemetry_service_client::TelemetryServiceClient,
     },
 };
+
+pub use cached::CachedRegistry;
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
