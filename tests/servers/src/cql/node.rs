@@ -142,9 +142,10 @@ impl Node {
             .ok_or_else(|| format!("{} has no jamm", self.jars.display()))?;
         let dir = self.dir.display();
         // Half a gigabyte of heap holds every test; serial collection and the first compiler tier start fastest.
-        let mut arguments: Vec<String> = ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut arguments: Vec<String> =
+            ["-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+                .map(str::to_owned)
+                .to_vec();
         arguments.extend([
             "-XX:-UsePerfData".to_owned(),
             format!("-javaagent:{}", agent.display()),
