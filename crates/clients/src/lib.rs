@@ -1,14 +1,21 @@
 //! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
-//! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
+//! call ports of `weir-core` over the network ([`RegistryClient`], [`CommandsClient`], [`StorageClient`]), each to a [`Peer`],
+//! and the [`Gateway`] by which one process answers for those beside it.
 //!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
 
 pub mod certificates;
+mod commands;
+mod gateway;
 mod peer;
 mod registry;
+mod storage;
 
+pub use commands::CommandsClient;
+pub use gateway::Gateway;
 pub use peer::{Identity, Peer};
 pub use registry::RegistryClient;
+pub use storage::StorageClient;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 mod convert;
 mod deadline;
 mod request;
+mod rules;
 
 use std::sync::Arc;
 
@@ -14,18 +15,22 @@ use weir_grpc::{Answer, principal, to_status};
 use weir_proto::storage::v1::{
     AggregateRequest, AggregateResponse, LatestRequest, LatestResponse, QueryRequest, QueryResponse,
     TailRequest, TailResponse,
+    rule_scan_service_server::RuleScanServiceServer,
     telemetry_service_server::{TelemetryService, TelemetryServiceServer},
 };
 
-use self::deadline::Deadline;
+use self::{deadline::Deadline, rules::Rules};
 use crate::Service;
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Service {
-    /// Adds `weir.storage.v1` to a server. Behind it every call must carry a principal (`weir_grpc::AuthLayer`).
+    /// Adds `weir.storage.v1` to a server, also the service that only services may call. Behind it every call must carry a
+    /// principal (`weir_grpc::AuthLayer`).
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
+        let rules = Rules { reader: Arc::clone(self) as _, closing: self.closing.clone() };
         routes.add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))));
+        routes.add_service(RuleScanServiceServer::new(rules));
     }
 }
 
