@@ -1,5 +1,6 @@
 //! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
-//! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
+//! call ports of `weir-core` over the network ([`RegistryClient`], [`CommandsClient`], [`StorageClient`]), each to a [`Peer`],
+//! and the [`Gateway`] by which one process answers for those beside it.
 //!
 //! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
 //!
@@ -7,11 +8,17 @@
 
 mod cached;
 pub mod certificates;
+mod commands;
+mod gateway;
 mod peer;
 mod registry;
+mod storage;
 
+pub use commands::CommandsClient;
+pub use gateway::Gateway;
 pub use peer::{Identity, Peer};
 pub use registry::RegistryClient;
+pub use storage::StorageClient;
 
 use std::time::Duration;
 
