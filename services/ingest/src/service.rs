@@ -14,8 +14,16 @@ use weir_core::{
 };
 
 use crate::{
-    access::Access, config::Config, dead_letters::DeadLetters, decode::Decoder, doorbell::Doorbells,
-    edge::Edge, http, intake::Intake, metrics::Metrics, mqtt,
+    access::Access,
+    config::Config,
+    dead_letters::DeadLetters,
+    decode::Decoder,
+    doorbell::Doorbells,
+    edge::Edge,
+    http,
+    intake::Intake,
+    metrics::Metrics,
+    mqtt,
     sessions::{Replicas, Sessions},
     unauthenticated::Unauthenticated,
 };

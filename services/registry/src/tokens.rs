@@ -70,7 +70,9 @@ impl Service {
             let place = tenant.as_str().as_bytes();
             if self.store.get::<TokenRecord>(TENANT, place, &key(TENANT_TOKENS, &id)).await?.is_none() {
                 self.store.commit(TOKENS, id.as_bytes(), vec![Write::delete(HOLDER)]).await?;
-                return Err(Error::aborted(format!("tenants/{tenant}/tokens/{id} was revoked while it was made")));
+                return Err(Error::aborted(format!(
+                    "tenants/{tenant}/tokens/{id} was revoked while it was made"
+                )));
             }
         }
         Ok((record, token))

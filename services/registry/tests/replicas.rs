@@ -64,7 +64,8 @@ async fn a_profile_never_goes_while_a_device_takes_it_at_the_other() {
             ..Default::default()
         };
         one.profiles.create_profile(create).await.unwrap();
-        let delete = DeleteProfileRequest { name: format!("{ACME}/profiles/{profile}"), ..Default::default() };
+        let delete =
+            DeleteProfileRequest { name: format!("{ACME}/profiles/{profile}"), ..Default::default() };
         let (deleted, created) = tokio::join!(
             one.profiles.delete_profile(delete),
             other.devices.create_device(device(&id, &profile))

@@ -385,7 +385,8 @@ impl Sessions {
 
     /// Whether another replica may hold its connection, seen or not.
     fn is_held_elsewhere(&self, record: &Record) -> bool {
-        record.disconnected_at.is_none() && record.replica.is_some_and(|replica| replica != self.replicas.me())
+        record.disconnected_at.is_none()
+            && record.replica.is_some_and(|replica| replica != self.replicas.me())
     }
 
     /// Since when it is not connected, if it is not. One that was left without a disconnect counts from when its replica was

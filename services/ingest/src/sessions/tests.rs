@@ -26,12 +26,7 @@ struct Bench {
     device: DeviceKey,
 }
 
-fn replica(
-    records: &Arc<dyn Records>,
-    signals: &Arc<LocalSignals>,
-    clock: &Arc<Hand>,
-    id: u128,
-) -> Sessions {
+fn replica(records: &Arc<dyn Records>, signals: &Arc<LocalSignals>, clock: &Arc<Hand>, id: u128) -> Sessions {
     let replicas = Arc::new(Replicas::new(Uid::from_u128(id)));
     Sessions::new(Arc::clone(records), Arc::clone(signals) as _, Arc::clone(clock) as _, replicas, 4)
 }
@@ -221,7 +216,11 @@ async fn a_session_at_one_replica_is_listed_at_the_other_and_offline_once_that_o
     see(&bench.sessions, &[1], &bench);
     assert_eq!(bench.list().await, [("a".to_owned(), false)]);
     bench.pass(59);
-    assert_eq!(bench.list().await, [("a".to_owned(), false)], "its expiry counts from when it was seen to be gone");
+    assert_eq!(
+        bench.list().await,
+        [("a".to_owned(), false)],
+        "its expiry counts from when it was seen to be gone"
+    );
     bench.pass(1);
     assert!(bench.list().await.is_empty());
     bench.sessions.sweep().await.unwrap();

@@ -15,7 +15,9 @@ use weir_core::{
 };
 use weir_frame::Frame;
 use weir_ingest::{Config, Service};
-use weir_log_embedded::{Durability as LogDurability, EmbeddedLog, LocalLeases, LocalSignals, Options as LogOptions};
+use weir_log_embedded::{
+    Durability as LogDurability, EmbeddedLog, LocalLeases, LocalSignals, Options as LogOptions,
+};
 use weir_runtime::Service as _;
 use weir_store_embedded::{EmbeddedStore, Options as StoreOptions};
 
