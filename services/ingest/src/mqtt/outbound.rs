@@ -19,7 +19,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use weir_core::{
     DeviceId, Error, ErrorKind, Uid,
     command::{Answer, DeviceKey},
-    port::{Queued, SESSION_ENDED, Session, SessionEpoch},
+    port::{CommandQueue, Queued, SESSION_ENDED, Session, SessionEpoch},
 };
 
 use super::{protocol::Protocol, server::Server, subscribe::Subscriptions, topics};
@@ -68,6 +68,8 @@ struct Line {
     phase: Phase,
     /// What the queue could not be told yet.
     untold: Option<(Uid, Told)>,
+    /// What it is being told now: were the connection to end, nobody else would.
+    telling: Option<(Uid, Told)>,
     /// Ask again once the question under way is answered.
     again: bool,
     /// It was subscribed to anew while a question was under way.
@@ -87,6 +89,8 @@ pub(super) struct Held {
     own: bool,
     /// Unknown where the connection ended while it attached.
     epoch: Option<SessionEpoch>,
+    /// What the queue has not been told.
+    untold: Option<(Uid, Told)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +172,7 @@ impl Outbound {
                     qos,
                     phase: Phase::Detached,
                     untold: None,
+                    telling: None,
                     again: false,
                     regained: false,
                     held: None,
@@ -233,6 +238,7 @@ impl Outbound {
         line.phase = Phase::Asking;
         line.again = false;
         line.attaching = epoch.is_none();
+        line.telling.clone_from(&told);
         line.regained &= epoch.is_some();
         let question = Question {
             server: Arc::clone(&self.server),
@@ -258,6 +264,7 @@ impl Outbound {
         let Some((uid, Asked { step, lost })) = self.asking.next().await else { return };
         let Some(line) = self.lines.get_mut(&uid) else { return };
         line.lost = lost.unwrap_or(line.lost);
+        line.telling = None;
         match step {
             Step::Nothing(epoch) => {
                 line.held = Some(epoch);
@@ -327,7 +334,8 @@ impl Outbound {
         let held = |line: Line| {
             let attaching = line.phase == Phase::Asking && line.attaching;
             let epoch = line.held.filter(|_| !attaching);
-            (attaching || epoch.is_some()).then(|| Held { own: line.child.is_none(), epoch, key: line.key })
+            let (own, untold) = (line.child.is_none(), line.telling.or(line.untold));
+            (attaching || epoch.is_some()).then_some(Held { key: line.key, own, epoch, untold })
         };
         self.lines.into_values().filter_map(held).collect()
     }
@@ -427,13 +435,7 @@ impl Question {
             Some(epoch) => epoch,
             None => *self.epoch.insert(queue.attach(&self.key, self.session).await?),
         };
-        match told {
-            Some((command, Told::Delivered)) => queue.delivered(&self.key, epoch, *command).await?,
-            Some((command, Told::Refused(answer))) => {
-                queue.answered(&self.key, *command, answer.clone()).await?;
-            }
-            None => {}
-        }
+        tell(&*queue, &self.key, epoch, told.as_ref()).await?;
         *told = None;
         for _ in 0..SKIPS_MAX {
             let next = match self.acknowledges {
@@ -448,6 +450,20 @@ impl Question {
             }
         }
         Ok((epoch, None))
+    }
+}
+
+/// Tells how the device took a command.
+async fn tell(
+    queue: &dyn CommandQueue,
+    key: &DeviceKey,
+    epoch: SessionEpoch,
+    told: Option<&(Uid, Told)>,
+) -> Result<(), Error> {
+    match told {
+        Some((command, Told::Delivered)) => queue.delivered(key, epoch, *command).await,
+        Some((command, Told::Refused(answer))) => queue.answered(key, *command, answer.clone()).await,
+        None => Ok(()),
     }
 }
 
@@ -479,6 +495,12 @@ pub(super) async fn give_back(server: Arc<Server>, session: Session, held: Vec<H
 impl Held {
     async fn give_back(&self, server: &Server, session: Session) -> Result<(), Error> {
         let edge = &server.edge;
+        if let Some(epoch) = self.epoch {
+            match tell(&*edge.commands, &self.key, epoch, self.untold.as_ref()).await {
+                Err(error) if error.kind() == ErrorKind::Aborted => {} // a newer session sends it again
+                told => told?,
+            }
+        }
         if self.own && !edge.sessions.has_others(&self.key, session).await? {
             return Ok(());
         }
