@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
@@ -86,12 +86,12 @@ impl Service {
             bells: signals.subscribe(Topic::Commands).await,
             opened: signals.subscribe(Topic::Sessions).await,
         };
-        let intake = patiently("the log and the store", async || {
+        let intake = patiently("the log and the store", || {
             let (log, records, metrics) = (Arc::clone(&log), Arc::clone(&records), Arc::clone(&metrics));
-            Intake::start(&config.intake, log, records, config.partitions, metrics).await
+            Intake::start(&config.intake, log, records, config.partitions, metrics).boxed()
         })
         .await?;
-        let mut membership = patiently("the bus", async || leases.join(GROUP).await).await?;
+        let mut membership = patiently("the bus", || leases.join(GROUP)).await?;
         let replicas = Arc::new(Replicas::new(membership.me().id));
         replicas.see(&membership.changed().await, clock.now());
         let edge = Arc::new(Edge {
@@ -225,7 +225,7 @@ async fn follow(
 }
 
 /// Tries again while something is away, for [`PATIENCE`].
-async fn patiently<T>(what: &str, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+async fn patiently<'a, T>(what: &str, attempt: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
     let (until, mut pause) = (Instant::now() + PATIENCE, PAUSE.0);
     loop {
         match attempt().await {
