@@ -76,7 +76,10 @@ async fn a_stream_that_has_the_subjects_is_named() {
     let admin = world::admin(&servers).await;
     let name = format!("{}-other", config.prefix);
     let subjects = vec![format!("{}.log.>", config.prefix)];
-    admin.create_stream(StreamConfig { name: name.clone(), subjects, ..StreamConfig::default() }).await.unwrap();
+    admin
+        .create_stream(StreamConfig { name: name.clone(), subjects, ..StreamConfig::default() })
+        .await
+        .unwrap();
     let error = Bus::connect(&config, world::options()).await.err().unwrap();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::FailedPrecondition, "BUS_SUBJECTS_TAKEN"));
     assert!(error.message().contains(&name), "{error}");
@@ -146,7 +149,9 @@ async fn a_bus_that_is_not_there_is_told_as_away() {
 #[tokio::test]
 async fn a_password_comes_from_its_file() {
     let extra = "authorization { user: weir, password: secret }\n".to_owned();
-    let Some(server) = world::own(weir_test_servers::nats::Options { extra, ..Default::default() }) else { return };
+    let Some(server) = world::own(weir_test_servers::nats::Options { extra, ..Default::default() }) else {
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
     let mut config = world::config(&server.servers(), 1);

@@ -84,7 +84,10 @@ pub(crate) async fn publish(log: &dyn Log, partition: Partition, id: u128) -> u6
         match log.publish(STREAM, partition, Uid::from_u128(id), bytes).await {
             Ok(sequence) => return sequence,
             Err(error) => {
-                assert!(error.kind().retryable() && Instant::now() < until, "{id} is not published: {error:?}");
+                assert!(
+                    error.kind().retryable() && Instant::now() < until,
+                    "{id} is not published: {error:?}"
+                );
             }
         }
     }
