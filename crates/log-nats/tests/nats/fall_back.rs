@@ -36,7 +36,7 @@ async fn a_log_that_fell_back_under_its_owner_is_told_and_read_again_from_where_
         let Some(server) = world::own(nats::Options::default()) else { return };
         let dir = TempDir::new().unwrap();
         let older = dir.path().join("older");
-        let records = EmbeddedStore::open(&dir.path().join("store"), Options::default()).unwrap();
+        let records = EmbeddedStore::open(dir.path().join("store"), Options::default()).unwrap();
         let log = world::connect(&world::config(&server.servers(), 1)).await.log();
         for id in 1..=3 {
             world::publish(&*log, ONE, id).await;

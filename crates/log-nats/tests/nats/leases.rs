@@ -7,7 +7,7 @@ use weir_test_servers::nats;
 use crate::world::{self, proxy::Proxy};
 
 async fn sees(membership: &mut dyn Membership, expected: &[&Member]) {
-    let mut expected: Vec<Member> = expected.iter().map(|member| Member::clone(member)).collect();
+    let mut expected: Vec<Member> = expected.iter().copied().cloned().collect();
     expected.sort();
     let mut last = View::default();
     let wait = async {

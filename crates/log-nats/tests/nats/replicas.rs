@@ -82,7 +82,7 @@ async fn an_empty_read_is_never_false_while_replicas_lag() {
             let mut acknowledged = vec![];
             while !done.load(Ordering::Relaxed) {
                 let id = acknowledged.len() as u128 + 1;
-                let partition = if id % 16 == 0 { ONE } else { Partition(2) };
+                let partition = if id.is_multiple_of(16) { ONE } else { Partition(2) };
                 acknowledged.push((world::publish(&*publisher, partition, id).await, partition));
             }
             acknowledged

@@ -14,7 +14,7 @@ fn signal(tenant: &str) -> Signal {
 }
 
 async fn next(stream: &mut SignalStream) -> Option<Signal> {
-    tokio::time::timeout(world::PATIENCE, stream.next()).await.expect("nothing came").unwrap()
+    tokio::time::timeout(world::PATIENCE, stream.next()).await.unwrap().unwrap()
 }
 
 /// First the gap, then what is published after it.
