@@ -22,7 +22,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "observability" | "runtime" => &["core", "config"],
         "registry" | "ingest" | "storage" | "analytics" | "commands" => SERVICE,
         "conformance" => &["core", "grpc", "clients"], // call ports are tested over a real connection, too
-        _ => return None, // the binary, tests and xtask wire everything
+        _ => return None,                              // the binary, tests and xtask wire everything
     })
 }
 

@@ -184,7 +184,7 @@ fn spoiled(bytes: &[u8], at: usize, with: u8, len: usize) -> Vec<u8> {
     if !bytes.is_empty() {
         let at = at % bytes.len();
         bytes[at] = with;
-        bytes.truncate(if len % 3 == 0 { len % (bytes.len() + 1) } else { bytes.len() });
+        bytes.truncate(if len.is_multiple_of(3) { len % (bytes.len() + 1) } else { bytes.len() });
     }
     bytes
 }
