@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "weir/common/v1/common.proto",
     "weir/registry/v1/tenant.proto",
     "weir/registry/v1/token.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 15] = [
     "weir/ingest/v1/session.proto",
     "weir/ingest/v1/dead_letter.proto",
     "weir/storage/v1/telemetry.proto",
+    "weir/storage/v1/poison_frame.proto",
     "weir/analytics/v1/rule.proto",
     "weir/commands/v1/command.proto",
     "weir/registry/v1/internal.proto",

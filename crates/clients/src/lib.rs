@@ -2,8 +2,11 @@
 //! call ports of `weir-core` over the network ([`RegistryClient`], [`CommandsClient`], [`StorageClient`]), each to a [`Peer`],
 //! and the [`Gateway`] by which one process answers for those beside it.
 //!
+//! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
+//!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
 
+mod cached;
 pub mod certificates;
 mod commands;
 mod gateway;
@@ -38,8 +41,13 @@ use weir_proto::{
         profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
         token_service_client::TokenServiceClient,
     },
-    storage::v1::telemetry_service_client::TelemetryServiceClient,
+    storage::v1::{
+        poison_frame_service_client::PoisonFrameServiceClient,
+        telemetry_service_client::TelemetryServiceClient,
+    },
 };
+
+pub use cached::CachedRegistry;
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,6 +154,8 @@ stubs! {
     dead_letters: DeadLetterServiceClient,
     /// Stored telemetry.
     telemetry: TelemetryServiceClient,
+    /// Frames that could not be decoded.
+    poison_frames: PoisonFrameServiceClient,
     /// Rules.
     rules: RuleServiceClient,
     /// Alarms.

@@ -2,6 +2,7 @@
 
 mod convert;
 mod deadline;
+mod poison_frames;
 mod request;
 mod rules;
 
@@ -15,11 +16,12 @@ use weir_grpc::{Answer, principal, to_status};
 use weir_proto::storage::v1::{
     AggregateRequest, AggregateResponse, LatestRequest, LatestResponse, QueryRequest, QueryResponse,
     TailRequest, TailResponse,
+    poison_frame_service_server::PoisonFrameServiceServer,
     rule_scan_service_server::RuleScanServiceServer,
     telemetry_service_server::{TelemetryService, TelemetryServiceServer},
 };
 
-use self::{deadline::Deadline, rules::Rules};
+use self::{deadline::Deadline, poison_frames::PoisonFrames, rules::Rules};
 use crate::Service;
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
@@ -29,8 +31,10 @@ impl Service {
     /// principal (`weir_grpc::AuthLayer`).
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
         let rules = Rules { reader: Arc::clone(self) as _, closing: self.closing.clone() };
-        routes.add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))));
-        routes.add_service(RuleScanServiceServer::new(rules));
+        routes
+            .add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))))
+            .add_service(PoisonFrameServiceServer::new(PoisonFrames(Arc::clone(self))))
+            .add_service(RuleScanServiceServer::new(rules));
     }
 }
 
