@@ -132,7 +132,7 @@ async fn a_poll_at_one_replica_has_the_commands_while_it_lasts_then_the_session_
     // What is polled at one replica may be acknowledged and answered at the other.
     client.leave().await;
     let id = cluster.send(&sensor, "three").await.to_string();
-    assert_eq!(two.poll("sensor", "?wait=20s").await, [id.clone()]);
+    assert_eq!(two.poll("sensor", "?wait=20s").await, std::slice::from_ref(&id));
     one.post("sensor", &format!("/v1/commands/{id}/ack")).await;
     cluster.delivered(id.parse().unwrap()).await;
     let mut client = taker(&one, "a").await;
