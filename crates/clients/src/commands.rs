@@ -17,12 +17,14 @@ use weir_proto::commands::v1::{
     queue_service_client::QueueServiceClient as Client,
 };
 
-use crate::{Peer, not_an_answer};
+use crate::{Peer, not_an_answer, peer::Limits};
 
 /// A few reads and one commit of the store.
-const MOVE_MAX: Duration = Duration::from_secs(10);
+const MOVE: Limits = Limits { call: Duration::from_secs(10), attempt: Duration::from_secs(4) };
+/// As much, at once: an attach must not be done later than another.
+const ATTACH: Limits = Limits { call: Duration::from_secs(10), attempt: Duration::from_secs(10) };
 /// The log may take half a minute for a command.
-const SEND_MAX: Duration = Duration::from_secs(35);
+const SEND: Limits = Limits { call: Duration::from_secs(35), attempt: Duration::from_secs(35) };
 
 /// [`CommandSender`] and [`CommandQueue`] over gRPC.
 #[derive(Debug, Clone)]
@@ -43,9 +45,8 @@ impl CommandsClient {
         unacknowledged: bool,
     ) -> Result<Option<Queued>> {
         let request = NextRequest { device: Some(convert::from_key(device)), epoch, unacknowledged };
-        let answer = self
-            .peer
-            .call(MOVE_MAX, request, async |channel, request| Client::new(channel).next(request).await);
+        let answer =
+            self.peer.call(MOVE, request, async |channel, request| Client::new(channel).next(request).await);
         convert::to_queued(answer.await?).map_err(not_an_answer)
     }
 }
@@ -56,7 +57,7 @@ impl CommandSender for CommandsClient {
         let request = convert::from_send(send);
         let answer = self
             .peer
-            .call(SEND_MAX, request, async |channel, request| Client::new(channel).send(request).await)
+            .call(SEND, request, async |channel, request| Client::new(channel).send(request).await)
             .await?;
         let sent = to_uid("command_id", &answer.command_id)
             .and_then(|command| Ok((command, to_position("position", &answer.position)?)));
@@ -70,7 +71,7 @@ impl CommandQueue for CommandsClient {
         let request = AttachRequest { device: Some(convert::from_key(device)), session: from_uid(session) };
         let answer = self
             .peer
-            .call(MOVE_MAX, request, async |channel, request| Client::new(channel).attach(request).await);
+            .call(ATTACH, request, async |channel, request| Client::new(channel).attach(request).await);
         Ok(SessionEpoch(answer.await?.epoch))
     }
 
@@ -84,7 +85,7 @@ impl CommandQueue for CommandsClient {
         let request = DetachRequest { device, epoch, after: Some(from_duration(after)) };
         let answer = self
             .peer
-            .call(MOVE_MAX, request, async |channel, request| Client::new(channel).detach(request).await);
+            .call(MOVE, request, async |channel, request| Client::new(channel).detach(request).await);
         answer.await.map(drop)
     }
 
@@ -101,7 +102,7 @@ impl CommandQueue for CommandsClient {
         let request = MarkSentRequest { device, epoch, command_id: from_uid(command) };
         let answer = self
             .peer
-            .call(MOVE_MAX, request, async |channel, request| Client::new(channel).mark_sent(request).await);
+            .call(MOVE, request, async |channel, request| Client::new(channel).mark_sent(request).await);
         answer.await.map(drop)
     }
 
@@ -113,9 +114,9 @@ impl CommandQueue for CommandsClient {
     ) -> Result<()> {
         let device = Some(convert::from_key(device));
         let request = MarkDeliveredRequest { device, epoch, command_id: from_uid(command) };
-        let answer = self.peer.call(MOVE_MAX, request, async |channel, request| {
-            Client::new(channel).mark_delivered(request).await
-        });
+        let answer = self
+            .peer
+            .call(MOVE, request, async |channel, request| Client::new(channel).mark_delivered(request).await);
         answer.await.map(drop)
     }
 
@@ -127,7 +128,7 @@ impl CommandQueue for CommandsClient {
         };
         let answer = self
             .peer
-            .call(MOVE_MAX, request, async |channel, request| Client::new(channel).answer(request).await);
+            .call(MOVE, request, async |channel, request| Client::new(channel).answer(request).await);
         answer.await.map(drop)
     }
 }

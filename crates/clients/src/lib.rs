@@ -26,7 +26,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use weir_core::{Error, ErrorKind, Result};
 use weir_proto::{
@@ -81,20 +81,29 @@ impl Connection {
     /// # Errors
     /// `InvalidArgument` for an address or token that cannot be one; `Unavailable` (`UNREACHABLE`) where nobody answers.
     pub async fn open(address: &str, token: &str) -> Result<Self> {
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|source| {
-                Error::invalid(
-                    "addr",
-                    "ADDRESS_INVALID",
-                    format!("{address:?} is not an address such as 127.0.0.1:8081"),
-                )
-                .with_source(source)
-            })?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
+        Self::connect(endpoint(address)?, address, token).await
+    }
+
+    /// As [`Connection::open`], over TLS to a server whose certificate is of the authority `ca` (PEM); the name in it is the
+    /// address's.
+    ///
+    /// # Errors
+    /// As [`Connection::open`]; `TLS_FILE_INVALID` where `ca` is no authority; `ADDRESS_INVALID` where the address is not
+    /// one with `https`.
+    pub async fn open_tls(address: &str, token: &str, ca: &[u8]) -> Result<Self> {
+        if !address.starts_with("https://") {
+            let message = format!("{address:?} is not an address with TLS, such as https://127.0.0.1:8081");
+            return Err(Error::invalid("addr", "ADDRESS_INVALID", message));
+        }
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        let endpoint = endpoint(address)?.tls_config(tls).map_err(|source| {
+            let message = "the authority's certificate cannot be used";
+            Error::new(ErrorKind::FailedPrecondition, "TLS_FILE_INVALID", message).with_source(source)
+        })?;
+        Self::connect(endpoint, address, token).await
+    }
+
+    async fn connect(endpoint: Endpoint, address: &str, token: &str) -> Result<Self> {
         let channel = endpoint.connect().await.map_err(|source| {
             Error::new(
                 ErrorKind::Unavailable,
@@ -113,6 +122,23 @@ impl Connection {
     pub fn with_token(&self, token: &str) -> Result<Self> {
         Ok(Self { channel: self.channel.clone(), bearer: bearer(token)? })
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint> {
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(uri).map_err(|source| {
+        Error::invalid(
+            "addr",
+            "ADDRESS_INVALID",
+            format!("{address:?} is not an address such as 127.0.0.1:8081"),
+        )
+        .with_source(source)
+    })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
 }
 
 fn bearer(token: &str) -> Result<Bearer> {

@@ -17,12 +17,12 @@ use weir_proto::registry::v1::{
     directory_service_client::DirectoryServiceClient as Client,
 };
 
-use crate::{Peer, not_an_answer};
+use crate::{Peer, not_an_answer, peer::Limits};
 
-/// A few reads of the store at most.
-const FIND_MAX: Duration = Duration::from_secs(5);
+/// A few reads of the store at most, mostly of memory.
+const FIND: Limits = Limits { call: Duration::from_secs(5), attempt: Duration::from_secs(2) };
 /// A selection may read every device of a tenant.
-const SELECT_MAX: Duration = Duration::from_secs(30);
+const SELECT: Limits = Limits { call: Duration::from_secs(30), attempt: Duration::from_secs(30) };
 
 /// [`Registry`] over gRPC.
 #[derive(Debug, Clone)]
@@ -41,9 +41,9 @@ impl RegistryClient {
 impl Registry for RegistryClient {
     async fn authenticate(&self, token: &str) -> Result<Principal> {
         let request = AuthenticateRequest { token: token.to_owned() };
-        let answer = self.peer.call(FIND_MAX, request, async |channel, request| {
-            Client::new(channel).authenticate(request).await
-        });
+        let answer = self
+            .peer
+            .call(FIND, request, async |channel, request| Client::new(channel).authenticate(request).await);
         match convert::to_authenticated(answer.await?) {
             Err(error) if error.kind() != ErrorKind::Unauthenticated => Err(not_an_answer(error)),
             answer => answer,
@@ -53,9 +53,9 @@ impl Registry for RegistryClient {
     async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Arc<Device>> {
         let request =
             FindDeviceRequest { tenant: tenant.as_str().to_owned(), device: device.as_str().to_owned() };
-        let answer = self.peer.call(FIND_MAX, request, async |channel, request| {
-            Client::new(channel).find_device(request).await
-        });
+        let answer = self
+            .peer
+            .call(FIND, request, async |channel, request| Client::new(channel).find_device(request).await);
         let found = required("device", answer.await?.device).and_then(convert::to_device);
         found.map(Arc::new).map_err(not_an_answer)
     }
@@ -65,9 +65,9 @@ impl Registry for RegistryClient {
             return Ok(Arc::default()); // part of Weir, the same in every process
         }
         let request = FindProfileRequest { tenant: tenant.as_str().to_owned(), profile: profile.to_owned() };
-        let answer = self.peer.call(FIND_MAX, request, async |channel, request| {
-            Client::new(channel).find_profile(request).await
-        });
+        let answer = self
+            .peer
+            .call(FIND, request, async |channel, request| Client::new(channel).find_profile(request).await);
         let found = required("profile", answer.await?.profile).and_then(convert::to_profile);
         found.map(Arc::new).map_err(not_an_answer)
     }
@@ -88,7 +88,7 @@ impl Registry for RegistryClient {
                 after: after.map(|after| after.as_str().to_owned()).unwrap_or_default(),
                 limit: u32::try_from(limit - found.len()).unwrap_or(u32::MAX),
             };
-            let answer = self.peer.call(SELECT_MAX, request, async |channel, request| {
+            let answer = self.peer.call(SELECT, request, async |channel, request| {
                 Client::new(channel).select_devices(request).await
             });
             let page = answer.await?;

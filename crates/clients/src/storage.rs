@@ -14,10 +14,10 @@ use weir_proto::storage::v1::{
     ScanForRulesResponse, rule_scan_service_client::RuleScanServiceClient as Client,
 };
 
-use crate::{Peer, not_an_answer};
+use crate::{Peer, not_an_answer, peer::Limits};
 
 /// Storage waits up to 30 s until it has what the log had.
-const OPEN_MAX: Duration = Duration::from_secs(40);
+const OPEN: Limits = Limits { call: Duration::from_secs(40), attempt: Duration::from_secs(40) };
 /// The next rows are a few reads of the store away.
 const PAGE_MAX: Duration = Duration::from_secs(30);
 /// A page is 1 MiB and one row; no row is as large as this.
@@ -39,7 +39,7 @@ impl StorageClient {
 #[async_trait]
 impl TelemetryReader for StorageClient {
     async fn scan_for_rules(&self, scan: RuleScan) -> Result<RuleRows> {
-        let answer = self.peer.call(OPEN_MAX, convert::from_scan(&scan), async |channel, request| {
+        let answer = self.peer.call(OPEN, convert::from_scan(&scan), async |channel, request| {
             Client::new(channel).max_decoding_message_size(MESSAGE_MAX).scan_for_rules(request).await
         });
         let pages = answer.await?;

@@ -25,6 +25,15 @@ const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// The reason of a call that took too long.
 const TIMEOUT: &str = "PEER_TIMEOUT";
 
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// With all its attempts.
+    pub(crate) call: Duration,
+    /// One attempt: shorter where a process that hangs is to be passed by for another.
+    pub(crate) attempt: Duration,
+}
+
 /// A call that failed.
 pub(crate) struct Failed {
     /// What it means.
@@ -34,14 +43,14 @@ pub(crate) struct Failed {
 }
 
 impl Peer {
-    /// Makes a call that may be repeated, within `deadline` for all its attempts.
+    /// Makes a call that may be repeated, within its limits.
     ///
     /// # Errors
     /// What the peer says. `Unavailable` where it cannot be reached (`PEER_UNREACHABLE`), does not answer in time
     /// (`PEER_TIMEOUT`), or does not know this process as a service (`SERVICE_IDENTITY_REFUSED`).
     pub(crate) async fn call<T, R, F>(
         &self,
-        deadline: Duration,
+        limits: Limits,
         message: T,
         send: impl Fn(Channel, Request<T>) -> F,
     ) -> Result<R>
@@ -49,12 +58,13 @@ impl Peer {
         T: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + limits.call;
         let (mut attempt, mut backoff) = (1, BACKOFF_MIN);
         let mut last = None;
         self.inner.budget.deposit();
         loop {
-            let failed = match self.attempt(until, message.clone(), &send).await {
+            let this = until.min(Instant::now() + limits.attempt);
+            let failed = match self.attempt(this, message.clone(), &send).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
@@ -89,9 +99,7 @@ impl Peer {
             let sent = send(self.inner.channel.clone(), request).await;
             sent.map(Response::into_inner).map_err(|status| self.failed(status))
         };
-        timeout_at(until, call)
-            .await
-            .unwrap_or_else(|_| Err(Failed { error: self.timed_out(), again: false }))
+        timeout_at(until, call).await.unwrap_or_else(|_| Err(Failed { error: self.timed_out(), again: true }))
     }
 
     /// Sends a user's call on, once: whether it may be repeated is theirs to know. It carries what it came with and nothing

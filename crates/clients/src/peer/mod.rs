@@ -11,6 +11,10 @@
 //! the last answer is used; of two detaches the one that ends earlier counts; and what was sent, delivered or answered
 //! once more is so already.
 //!
+//! A process that hangs with its connections open is passed by: an attempt of a call that is quick by nature has a limit of
+//! its own, below that of the call. Not so an attach: one that is done late, after another attempt was answered, would take
+//! the session's commands from itself.
+//!
 //! Rejected: proxies beside each process, since they are one more thing to run; a stream of health checks, since it tells
 //! no more than a connection that answers pings.
 
@@ -31,6 +35,7 @@ use tower::retry::budget::TpsBudget;
 use weir_core::{Error, ErrorKind, Result};
 use weir_grpc::{ServiceKey, tls};
 
+pub(crate) use self::call::Limits;
 use self::endpoints::{Endpoints, Target};
 
 /// Changes of endpoints that wait to be seen by the next call: a service has fewer processes.

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes, transport::Channel};
-use weir_clients::{Gateway, Identity, Peer};
+use weir_clients::{Connection, Gateway, Identity, Peer, certificates};
 use weir_conformance::calls::Loopback;
 use weir_core::{Error, ErrorKind};
 use weir_grpc::{from_status, principal, to_status};
@@ -180,4 +180,25 @@ async fn a_service_that_cannot_be_reached_is_named_and_one_that_nobody_has_is_un
     let refused = alarms.list_alarms(with("wa_user", Default::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     assert!(refused.message().contains("weir.analytics.v1.AlarmService"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_connects_over_tls_by_the_authority_alone() {
+    let world = over_tls().await;
+    let Identity::Certificate { files, .. } = world.edge.by_certificate() else { panic!("a certificate") };
+    let ca = files.read().unwrap().ca;
+    let address = world.edge.secure();
+    let user = Connection::open_tls(&address, "wa_user", &ca).await.unwrap();
+    let told = user.ingest().publish(PublishRequest::default()).await.unwrap().into_inner().position;
+    assert!(told.starts_with("token:user "), "{told}");
+    let nobody = Connection::open_tls(&address, "nonsense", &ca).await.unwrap();
+    let refused = nobody.ingest().publish(PublishRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let another = certificates::make(&["localhost".to_owned()]).unwrap().ca;
+    let reason = async |address: &str, ca: &[u8]| {
+        let opened = Connection::open_tls(address, "wa_user", ca).await;
+        opened.err().expect("it fails").reason().to_owned()
+    };
+    assert_eq!(reason(&address, another.as_bytes()).await, "UNREACHABLE");
+    assert_eq!(reason(&world.edge.plain(), &ca).await, "ADDRESS_INVALID");
 }

@@ -131,6 +131,20 @@ async fn a_peer_that_says_nothing_is_told_the_deadline_and_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_hangs_is_passed_by() {
+    let (key, hung, well) = (key(), Arc::new(Directory::default()), Arc::new(Directory::default()));
+    hung.mood(Mood::Silent);
+    let first = Process::start(any_port(), &key, None, &hung).await;
+    let second = Process::start(any_port(), &key, None, &well).await;
+    let (_, client) = registry(&[at(&first), at(&second)], &key);
+    let called = join_all((0..40).map(|_| client.authenticate("t"))).await;
+    assert!(hung.calls() > 0 && well.calls() > 0, "both were called");
+    // While one hangs it has the more calls, so the next ones go to the other.
+    let failed = called.iter().filter(|called| called.is_err()).count();
+    assert!(failed < 10, "{failed} of 40 failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_an_answer_is_a_defect_of_the_peer_and_no_word_on_what_was_asked() {
     let (key, directory) = (key(), Arc::new(Directory::default()));
     let process = Process::start(any_port(), &key, None, &directory).await;
