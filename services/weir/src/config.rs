@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -21,6 +21,16 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     /// The log that every reading and command goes through.
     pub(crate) log: Log,
+    /// NATS JetStream, where `log.engine` is `nats`.
+    pub(crate) nats: weir_log_nats::Config,
+    /// Where everything else is kept.
+    pub(crate) store: Store,
+    /// ScyllaDB or Apache Cassandra, where `store.engine` is `cql`.
+    pub(crate) cql: weir_store_scylla::Config,
+    /// Where the other services are, for a process that does not run all of them.
+    pub(crate) peers: Peers,
+    /// Certificates of the gRPC listener, and this process's identity towards its peers.
+    pub(crate) tls: Tls,
     /// Secrets for the hashes of tokens.
     pub(crate) auth: Auth,
     /// How the process ends.
@@ -40,6 +50,26 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Whether engines and state are shared with other processes.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where log and store are not of one kind.
+    pub(crate) fn is_shared(&self) -> Result<bool> {
+        match (self.log.engine, self.store.engine) {
+            (LogEngine::Embedded, StoreEngine::Embedded) => Ok(false),
+            (LogEngine::Nats, StoreEngine::Cql) => Ok(true),
+            (log, store) => Err(Error::invalid(
+                "store.engine",
+                "CONFIG_INVALID",
+                format!(
+                    "log.engine is {log:?} and store.engine is {store:?}: give log.engine = \"nats\" with store.engine = \
+                     \"cql\", or neither"
+                )
+                .to_lowercase(),
+            )),
+        }
+    }
+
     /// Gives each service what it shares with the log: said once by the user, needed by all.
     pub(crate) fn share(&mut self) {
         let (partitions, keep) = (self.log.partitions, self.log.keep);
@@ -89,12 +119,13 @@ impl Default for Listen {
 }
 
 impl Listen {
-    /// Refuses to listen in the clear off loopback unless told to.
+    /// Refuses to listen in the clear off loopback unless told to. `with_edge`: for devices too, which is always in the
+    /// clear; `with_tls`: for gRPC with certificates.
     ///
     /// # Errors
     /// `PLAINTEXT_REFUSED` that names the key and the flag.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.address.is_loopback() || self.insecure {
+    pub(crate) fn check(&self, with_edge: bool, with_tls: bool) -> Result<()> {
+        if self.address.is_loopback() || self.insecure || (with_tls && !with_edge) {
             return Ok(());
         }
         Err(Error::new(
@@ -139,10 +170,131 @@ impl Default for Data {
     }
 }
 
+/// What carries the log, the signals and the leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogEngine {
+    /// Files in `data.dir`, for one process.
+    #[default]
+    Embedded,
+    /// NATS JetStream (section `nats`), for any number of processes.
+    Nats,
+}
+
+/// What keeps telemetry and records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreEngine {
+    /// Files in `data.dir`, for one process.
+    #[default]
+    Embedded,
+    /// ScyllaDB or Apache Cassandra (section `cql`), for any number of processes.
+    Cql,
+}
+
+/// Where everything else is kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// `embedded`, or `cql` (section `cql`). Log and store are embedded both, or neither.
+    pub(crate) engine: StoreEngine,
+}
+
+/// Where the other services are: gRPC addresses such as `http://127.0.0.1:8081` or `https://registry:8081`. A name that
+/// resolves to many addresses is all of them; calls are shared out over them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Peers {
+    /// Registry.
+    pub(crate) registry: Vec<String>,
+    /// Commands.
+    pub(crate) commands: Vec<String>,
+    /// Storage.
+    pub(crate) storage: Vec<String>,
+    /// Analytics; only for calls of users that this process hands on.
+    pub(crate) analytics: Vec<String>,
+    /// Ingest; only for calls of users that this process hands on.
+    pub(crate) ingest: Vec<String>,
+    /// Allows `http://` to a peer off loopback: tokens and data then cross the network readable.
+    pub(crate) insecure: bool,
+}
+
+impl Peers {
+    /// Refuses to cross a network in the clear unless told to.
+    ///
+    /// # Errors
+    /// `PLAINTEXT_REFUSED` that names the key.
+    pub(crate) fn check(&self) -> Result<()> {
+        let named = [
+            ("registry", &self.registry),
+            ("commands", &self.commands),
+            ("storage", &self.storage),
+            ("analytics", &self.analytics),
+            ("ingest", &self.ingest),
+        ];
+        for (name, addresses) in named {
+            for address in
+                addresses.iter().filter(|address| !self.insecure && is_plaintext_off_loopback(address))
+            {
+                let message = format!(
+                    "peers.{name} has {address}, which would show tokens and data to the network; use https with section \
+                     tls, or set peers.insecure = true if something else protects it"
+                );
+                return Err(Error::new(ErrorKind::FailedPrecondition, "PLAINTEXT_REFUSED", message)
+                    .with_field(format!("peers.{name}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name other than `localhost` is taken for one off loopback: what it resolves to may change.
+fn is_plaintext_off_loopback(address: &str) -> bool {
+    let Some(authority) = address.strip_prefix("http://") else { return false };
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Certificates of the gRPC listener, and this process's identity towards its peers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// The certificate chain of this process, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The authority that signs the certificates of all services, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// The three files, or none.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where some are given and some are not.
+    pub(crate) fn files(&self) -> Result<Option<[&Path; 3]>> {
+        match (&self.cert_file, &self.key_file, &self.ca_file) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some([cert, key, ca])),
+            (None, None, None) => Ok(None),
+            _ => Err(Error::invalid(
+                "tls",
+                "CONFIG_INVALID",
+                "tls.cert_file, tls.key_file and tls.ca_file belong together: give all three, or none",
+            )),
+        }
+    }
+}
+
 /// The log that every reading and command goes through.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
+    /// `embedded`, or `nats` (section `nats`). Log and store are embedded both, or neither.
+    pub(crate) engine: LogEngine,
     /// What an acknowledgement survives: `power-loss` or `process`.
     pub(crate) durability: Durability,
     /// How many partitions each stream has, 1 to 4,096; fixed at the first start.
@@ -159,6 +311,7 @@ pub(crate) struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
+            engine: LogEngine::Embedded,
             durability: Durability::PowerLoss,
             partitions: 16, // enough for sixteen owners of each reader; few enough to keep frames full on one box
             keep: Duration::from_secs(3_600),
@@ -175,6 +328,9 @@ pub(crate) struct Auth {
     /// `weir serve`.
     #[schemars(with = "Option<String>")]
     pub(crate) pepper_file: Option<PathBuf>,
+    /// A file with the key by which services know each other where there is no TLS between them; `weir init` makes one.
+    #[schemars(with = "Option<String>")]
+    pub(crate) service_key_file: Option<PathBuf>,
 }
 
 /// How the process ends.
