@@ -33,8 +33,20 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measure what is promised of speed, on real servers
+    Perf {
+        /// What to measure
+        #[command(subcommand)]
+        what: Perf,
+    },
     /// Check the gRPC contracts with buf (fetched from npm)
     LintProto,
+}
+
+#[derive(Debug, Subcommand)]
+enum Perf {
+    /// Readings through frames against a raw asynchronous JetStream publish of the same bytes, in one run
+    Frames,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +55,9 @@ fn main() -> ExitCode {
         Command::Ci => ci(),
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
+        Command::Perf { what: Perf::Frames } => {
+            run::cargo(&["bench", "--locked", "--package", "weir-tests", "--bench", "frames"])
+        }
         Command::LintProto => run::lint_proto(),
     };
     match done {

@@ -35,6 +35,8 @@ pub(crate) struct Link {
 
 /// Connects, trying for [`Config::connect_timeout`].
 pub(crate) async fn connect(config: &Config, name: &str) -> Result<(Client, watch::Receiver<Link>)> {
+    // TLS is ring's everywhere in Weir; whoever chose a provider for the process before keeps it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let until = Instant::now() + config.connect_timeout;
     let (link, seen) = watch::channel(Link::default());
     loop {

@@ -16,6 +16,9 @@ use crate::{
     handle::{Handle, ID_HEADER},
 };
 
+/// The largest record whatever the bus allows, so that a reader knows what to ask for: above the largest frame (768 KiB),
+/// and what a bus allows by default.
+pub(crate) const RECORD_MAX: usize = 1024 * 1024;
 /// Subject, id and the name of the expected stream, with room to spare.
 const OVERHEAD: usize = 1024;
 /// After this without an answer the same id is sent again: a leader that died does not answer, and its successor is there
@@ -43,7 +46,7 @@ enum Outcome {
 /// Publishes until it is acknowledged, refused, or the request time-out has passed.
 pub(crate) async fn publish(handle: &Handle, partition: Partition, id: Uid, bytes: Bytes) -> Result<u64> {
     let shared = &handle.shared;
-    let max = shared.api.client.max_payload().saturating_sub(OVERHEAD);
+    let max = shared.api.client.max_payload().min(RECORD_MAX).saturating_sub(OVERHEAD);
     if bytes.len() > max {
         return Err(error::too_large(handle.stream, bytes.len(), max));
     }

@@ -12,7 +12,7 @@ use weir_core::{
 use crate::{
     error,
     feed::{Fed, Feed},
-    handle::{Handle, Leader, Seen},
+    handle::{Handle, Seen},
 };
 
 /// How often a reader that is used looks whether the log is still the one that it read.
@@ -24,10 +24,10 @@ const CONFIRMATIONS: usize = 5;
 /// The longest wait in one call, so that a wait without an end is still a time that a clock can hold.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// When the log was found to be the one that was read, and under which leader and connection.
+/// When the log was found to be the one that was read, as the leader told it, and over which connection.
 struct Checked {
     at: Instant,
-    leader: Leader,
+    seen: Seen,
     changes: u64,
 }
 
@@ -79,20 +79,28 @@ impl Reader {
     }
 
     /// Whether the log is the one that was read, and still has what is to be read next.
-    async fn check(&mut self) -> Result<()> {
+    async fn check(&mut self) -> Result<Seen> {
         let changes = self.changes();
         let seen = self.handle.look().await?;
         self.compare(&seen)?;
-        if let Some((sequence, id)) = self.last
+        // Where nothing at all has moved, the record is what it was: it need not be read again.
+        let same = |checked: &Checked| checked.seen == seen && checked.changes == changes;
+        if !self.checked.as_ref().is_some_and(same)
+            && let Some((sequence, id)) = self.last
             && let Some(found) = self.handle.id(sequence).await?
             && found != id
         {
             return Err(self.fell_back(&format!("record {sequence} was {id} and is {found}")));
         }
+        self.checked = Some(Checked { at: Instant::now(), seen: seen.clone(), changes });
+        Ok(seen)
+    }
+
+    /// What the reader needs next must still be there.
+    fn check_first(&self, seen: &Seen) -> Result<()> {
         if seen.first > self.next && self.buffer.is_empty() {
             return Err(error::trimmed(self.handle.stream, self.partition, self.next, seen.first));
         }
-        self.checked = Some(Checked { at: Instant::now(), leader: seen.leader, changes });
         Ok(())
     }
 
@@ -106,6 +114,19 @@ impl Reader {
         }
         self.end = seen.last;
         Ok(())
+    }
+
+    /// What the leader tells now, after the check where that is due.
+    async fn look(&mut self) -> Result<Seen> {
+        let seen = if self.is_check_due() {
+            self.check().await?
+        } else {
+            let seen = self.handle.look().await?;
+            self.compare(&seen)?;
+            seen
+        };
+        self.check_first(&seen)?;
+        Ok(seen)
     }
 
     fn fell_back(&self, how: &str) -> weir_core::Error {
@@ -173,20 +194,12 @@ impl Reader {
     /// record that it has and the consumer did not bring is taken from it.
     async fn confirm_empty(&mut self) -> Result<Option<u64>> {
         for _ in 0..CONFIRMATIONS {
-            if self.is_check_due() {
-                self.check().await?;
-            }
-            let before = self.handle.look().await?;
-            self.compare(&before)?;
-            if before.first > self.next {
-                return Err(error::trimmed(self.handle.stream, self.partition, self.next, before.first));
-            }
+            let before = self.look().await?;
             let found = self.handle.next(&self.subject, self.next).await?;
             let after = self.handle.look().await?;
             self.compare(&after)?;
-            let same = before.leader == after.leader
-                && self.checked.as_ref().is_some_and(|checked| checked.leader == after.leader);
-            if !same {
+            let checked = self.checked.as_ref().map(|checked| &checked.seen.leader);
+            if before.leader != after.leader || checked != Some(&after.leader) {
                 self.checked = None; // another leader: is the log the same?
             } else if let Some(record) = found {
                 self.keep(record);
@@ -206,7 +219,8 @@ impl LogReader for Reader {
         let until = Instant::now() + wait.min(WAIT_MAX);
         loop {
             if self.is_check_due() {
-                self.check().await?;
+                let seen = self.check().await?;
+                self.check_first(&seen)?;
             }
             if let Some(batch) = self.give(bytes_max) {
                 return Ok(batch);
