@@ -38,6 +38,8 @@ macro_rules! telemetry_suite {
             buckets_that_overlap_a_range_come_in_order_and_pages,
             a_bucket_written_again_holds_what_was_written_last,
             what_is_written_is_read_before_and_after_a_sync,
+            a_batch_half_of_which_was_written_is_there_once_after_it_is_written_again,
+            a_stalled_owner_that_writes_again_what_was_corrected_meanwhile_changes_nothing,
         );
     };
     ($open:path: $($name:ident),+ $(,)?) => {
@@ -337,5 +339,66 @@ pub async fn what_is_written_is_read_before_and_after_a_sync(store: Arc<dyn Tele
         let buckets = store.buckets(&series, at(T0), at(T0 + 1), None, 10).await.unwrap();
         assert_eq!(TelemetryBatch { buckets, rows, latest }, batch);
         store.sync().await.unwrap();
+    }
+}
+
+/// An owner dies in the middle of a batch; the next one writes it from the start, as it reads the same frames.
+pub async fn a_batch_half_of_which_was_written_is_there_once_after_it_is_written_again(
+    store: Arc<dyn TelemetryStore>,
+) {
+    let series = series();
+    let whole = TelemetryBatch {
+        buckets: vec![bucket(&series, T0, Width::Day), bucket(&series, T0, Width::Hour)],
+        rows: (0..20).map(|n| row(&series, Width::Day, T0 + n / 2, n.unsigned_abs() + 1)).collect(),
+        latest: vec![cell(&series, "a", T0 + 9, 20), cell(&series, "b", T0 + 3, 8)],
+    };
+    let halves = [
+        TelemetryBatch { buckets: whole.buckets[..1].to_vec(), ..TelemetryBatch::default() },
+        TelemetryBatch {
+            buckets: whole.buckets.clone(),
+            rows: whole.rows.iter().step_by(3).cloned().collect(),
+            latest: vec![],
+        },
+        TelemetryBatch { latest: whole.latest[..1].to_vec(), ..whole.clone() },
+    ];
+    for batch in halves.into_iter().chain([whole.clone(), whole.clone()]) {
+        store.write(batch).await.unwrap();
+    }
+    let id = whole.rows[0].bucket;
+    let mut latest = store.latest(&series).await.unwrap();
+    latest.sort_by(|a, b| a.metric.cmp(&b.metric));
+    let found = TelemetryBatch {
+        buckets: store.buckets(&series, at(T0), at(T0 + 1), None, 10).await.unwrap(),
+        rows: store.rows(&series, id, everything(ScanOrder::Ascending, 100)).await.unwrap(),
+        latest,
+    };
+    assert_eq!(found, whole);
+}
+
+/// It writes what it had read, after the owner that took over has written that and a correction: the rows are the same
+/// bytes, and the newest value stays the corrected one. A resend of the old value, accepted last, wins again.
+pub async fn a_stalled_owner_that_writes_again_what_was_corrected_meanwhile_changes_nothing(
+    store: Arc<dyn TelemetryStore>,
+) {
+    let series = series();
+    let batch = |sequence| TelemetryBatch {
+        buckets: vec![bucket(&series, T0, Width::Day)],
+        rows: vec![row(&series, Width::Day, T0, sequence)],
+        latest: vec![cell(&series, "m", T0, sequence)],
+    };
+    let (stalled, correction, resend) = (batch(5), batch(9), batch(12));
+    for (written, rows, newest) in [
+        (&stalled, vec![&stalled], 5),
+        (&correction, vec![&stalled, &correction], 9),
+        (&stalled, vec![&stalled, &correction], 9),
+        (&resend, vec![&stalled, &correction, &resend], 12),
+        (&correction, vec![&stalled, &correction, &resend], 12),
+    ] {
+        store.write(written.clone()).await.unwrap();
+        let id = stalled.rows[0].bucket;
+        let found = store.rows(&series, id, everything(ScanOrder::Ascending, 10)).await.unwrap();
+        let rows: Vec<Row> = rows.iter().map(|batch| batch.rows[0].clone()).collect();
+        assert_eq!(found, rows, "after sequence {}", written.rows[0].position.sequence);
+        assert_eq!(store.latest(&series).await.unwrap(), [cell(&series, "m", T0, newest)]);
     }
 }

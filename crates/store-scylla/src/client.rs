@@ -34,6 +34,11 @@ const ATTEMPTS: usize = 5;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Rows of one page of an answer: some hundred KiB of usual rows.
 const PAGE_ROWS: i32 = 500;
+/// How often a connection is asked whether it lives: a paused or cut-off node keeps its connections, and each request that
+/// is sent there costs its whole time-out, until this finds out.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// A change of the schema takes seconds on a busy cluster.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A node that is paused answers no question about itself.
 const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -65,6 +70,8 @@ impl Client {
             .known_nodes(&config.hosts)
             .default_execution_profile_handle(profile.into_handle())
             .connection_timeout(config.request_timeout)
+            .keepalive_interval(KEEPALIVE)
+            .keepalive_timeout(config.request_timeout)
             // Tables' columns come with prepared statements; token-aware routing needs only the keyspace's strategy.
             .keyspaces_to_fetch([&config.keyspace]);
         if let (Some(user), Some(file)) = (&config.user, &config.password_file) {
@@ -179,7 +186,9 @@ impl Client {
     /// Runs a statement that returns nothing, such as one that changes the schema, without preparing it.
     pub(crate) async fn change(&self, cql: &str) -> Result<()> {
         let _slot = self.slot().await;
-        let outcome = self.session.query_unpaged(cql, ()).await;
+        let mut statement = Statement::new(cql);
+        statement.set_request_timeout(Some(CHANGE_TIMEOUT));
+        let outcome = self.session.query_unpaged(statement, ()).await;
         outcome.map(drop).map_err(|source| failure::of_request(&format!("run {cql:?}"), source))
     }
 

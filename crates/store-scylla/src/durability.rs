@@ -8,7 +8,7 @@
 mod node;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -50,6 +50,8 @@ pub(crate) struct Watch {
 
 struct Nodes {
     by_id: HashMap<u128, Known>,
+    /// Those of the cluster that have never answered.
+    never_seen: HashSet<u128>,
     /// When the nodes were last asked, all of them.
     asked: Instant,
 }
@@ -63,7 +65,11 @@ impl Watch {
         let watch = Self {
             wanted,
             scylla: migrate::is_scylla(client).await?,
-            nodes: Mutex::new(Nodes { by_id: HashMap::new(), asked: Instant::now() }),
+            nodes: Mutex::new(Nodes {
+                by_id: HashMap::new(),
+                never_seen: HashSet::new(),
+                asked: Instant::now(),
+            }),
             losses: AtomicU64::new(0),
         };
         watch.ask_all(client, &mut *watch.nodes.lock().await).await?;
@@ -116,23 +122,31 @@ impl Watch {
         let began = Instant::now();
         let members = client.nodes();
         let answers = join_all(members.iter().map(|member| self.ask(client, member, nodes))).await;
-        let mut seen = HashMap::new();
+        // A node that must be refused changes nothing of what is known: it is refused again at the next call.
+        let answers = answers.into_iter().map(Option::transpose).collect::<Result<Vec<_>>>()?;
+        let mut before = std::mem::take(&mut nodes.by_id);
         for (member, answer) in members.iter().zip(answers) {
             let id = member.host_id.as_u128();
-            let before = nodes.by_id.remove(&id);
+            let known = before.remove(&id);
             let now = match answer {
-                Some(answer) => Some(answer?),
-                None => before.clone().map(|known| Known { here: false, ..known }),
+                Some(answer) => Some(answer),
+                None => known.clone().map(|known| Known { here: false, ..known }),
             };
-            self.compare(member, before.as_ref(), now.as_ref());
-            seen.extend(now.map(|known| (id, known)));
+            match (&known, &now) {
+                (Some(known), Some(now)) => self.compare(member, known, now),
+                // It was away since before this process asked first; who knows how often it came and went since.
+                (None, Some(now)) if nodes.never_seen.remove(&id) => self.count_if(now),
+                (None, None) => drop(nodes.never_seen.insert(id)),
+                _ => {}
+            }
+            nodes.by_id.extend(now.map(|known| (id, known)));
         }
         // Whoever is left was taken out of the cluster: as if it had gone away.
-        for gone in nodes.by_id.values().filter(|known| known.here) {
+        for gone in before.values().filter(|known| known.here) {
             tracing::warn!(log = %gone.log, "a CQL node left the cluster");
-            self.count();
+            self.count_if(gone);
         }
-        nodes.by_id = seen;
+        nodes.never_seen.retain(|id| members.iter().any(|member| member.host_id.as_u128() == *id));
         if !nodes.by_id.values().any(|known| known.here) {
             return Err(failure::away("no CQL node tells how it writes its commit log"));
         }
@@ -180,21 +194,20 @@ impl Watch {
 
     /// Counts what may have been lost. A node that went away may have lost what it held only in memory, and it may do so
     /// twice before anybody sees it again; so going away counts, and coming back as another process counts.
-    fn compare(&self, member: &Node, before: Option<&Known>, now: Option<&Known>) {
-        let (Some(before), Some(now)) = (before, now) else { return };
-        let volatile = !before.log.period().is_zero() || !now.log.period().is_zero();
-        let (went, changed) = (before.here && !now.here, before.generation != now.generation);
-        if changed || went {
+    fn compare(&self, member: &Node, before: &Known, now: &Known) {
+        let (went, restarted) = (before.here && !now.here, before.generation != now.generation);
+        if went || restarted {
             let node = member.address;
-            tracing::warn!(%node, restarted = changed, volatile, "a CQL node went away or was restarted");
-        }
-        if volatile && (changed || went) {
-            self.count();
+            tracing::warn!(%node, restarted, log = %now.log, "a CQL node went away or was restarted");
+            self.count_if(if before.log.period().is_zero() { now } else { before });
         }
     }
 
-    fn count(&self) {
-        self.losses.fetch_add(1, Ordering::AcqRel);
+    /// Counts a loss where a node may have had something in memory only.
+    fn count_if(&self, known: &Known) {
+        if !known.log.period().is_zero() {
+            self.losses.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 

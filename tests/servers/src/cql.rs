@@ -4,6 +4,8 @@
 //! kept in the cache. There is no release tarball in a package registry, so the command line that its `bin/cassandra`
 //! would build stands in `node`. A node takes about 800 MB and 5 to 10 s to start: one cluster is enough for a test binary.
 
+#![allow(clippy::indexing_slicing)] // a node that is not there is a mistake of the test
+
 mod fetch;
 mod node;
 

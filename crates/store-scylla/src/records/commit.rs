@@ -1,6 +1,9 @@
 //! One commit: a conditional batch in one partition, decided by Paxos.
 
+use std::sync::Arc;
+
 use scylla::{
+    policies::retry::FallthroughRetryPolicy,
     serialize::{
         SerializationError,
         row::{RowSerializationContext, SerializeRow},
@@ -54,6 +57,8 @@ impl<'a> Commit<'a> {
     pub(super) fn batch(&self, tables: &RecordTables) -> (Batch, Vec<Values<'_>>) {
         let (table, partition) = (self.place.table.0, self.place.partition);
         let mut batch = Batch::new(BatchType::Unlogged);
+        // What became of an attempt must be known before the next: `settle` sees to that.
+        batch.set_retry_policy(Some(Arc::new(FallthroughRetryPolicy::new())));
         let mut values = Vec::with_capacity(self.writes.len() + 1);
         batch.append_statement(tables.head.clone());
         values.push(Values::Head(self.id.to_bytes(), table, partition));

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stderr,
     reason = "helpers of tests fail as tests do"
 )]
@@ -12,6 +13,8 @@
 mod conformance;
 #[path = "../support/mod.rs"]
 mod support;
+
+mod faults;
 
 fn server() -> Option<&'static support::Server> {
     support::server(3)

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stderr,
     reason = "helpers of tests fail as tests do"
 )]
@@ -12,6 +13,10 @@
 mod conformance;
 #[path = "../support/mod.rs"]
 mod support;
+
+mod durability;
+mod lossy;
+mod schema;
 
 fn server() -> Option<&'static support::Server> {
     support::server(1)
