@@ -34,6 +34,9 @@ pub struct Context {
     pub addr: String,
     /// API token.
     pub token: String,
+    /// The authority (PEM) that signed the server's certificate, for an address with `https://`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Address of the MQTT listener, for replay, simulate and bench.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<String>,
@@ -43,6 +46,23 @@ pub struct Context {
     /// Address of the admin listener, for bench.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<String>,
+}
+
+impl Context {
+    /// Connects, over TLS where the address is one with `https://`.
+    ///
+    /// # Errors
+    /// `USAGE` for an authority that is missing or cannot be read; those of the connection.
+    pub async fn connect(&self) -> Result<Connection> {
+        if !self.addr.starts_with("https://") {
+            return Connection::open(&self.addr, &self.token).await;
+        }
+        let file = self.ca_file.as_ref().ok_or_else(|| {
+            usage(format!("{} needs --ca-file: the ca.pem that `weir init` made", self.addr))
+        })?;
+        let ca = fs::read(file).map_err(|error| usage(format!("cannot read {}: {error}", file.display())))?;
+        Connection::open_tls(&self.addr, &self.token, &ca).await
+    }
 }
 
 impl Contexts {
@@ -123,9 +143,8 @@ impl Contexts {
             return Ok(Context {
                 addr: addr.clone(),
                 token: token.clone(),
-                mqtt: None,
-                http: None,
-                admin: None,
+                ca_file: global.ca_file.clone(),
+                ..Context::default()
             });
         }
         let contexts = Self::load()?;
@@ -145,6 +164,9 @@ impl Contexts {
         }
         if let Some(token) = &global.token {
             context.token.clone_from(token);
+        }
+        if global.ca_file.is_some() {
+            context.ca_file.clone_from(&global.ca_file);
         }
         Ok(context)
     }
@@ -170,7 +192,7 @@ impl Caller {
     pub async fn open(global: &Global) -> Result<Self> {
         let context = Contexts::choose(global)?;
         let tenant = global.tenant.as_ref().map(TenantId::new).transpose()?;
-        let connection = Connection::open(&context.addr, &context.token).await?;
+        let connection = context.connect().await?;
         let own = connection.tenants().get_self(GetSelfRequest {}).await.map_err(from_status)?.into_inner();
         Ok(Self { connection, context, format: global.output, tenant, own })
     }

@@ -1,5 +1,7 @@
 //! `weir context …`
 
+use std::fs;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_core::Result;
@@ -72,9 +74,12 @@ pub(crate) fn run(command: Command, global: &Global) -> Result<()> {
             let (Some(addr), Some(token)) = (global.addr.clone(), global.token.clone()) else {
                 return Err(usage("give --addr and --token"));
             };
+            // A context is used from any directory.
+            let ca_file =
+                global.ca_file.as_ref().map(|file| fs::canonicalize(file).unwrap_or_else(|_| file.clone()));
             Contexts::remember(
                 &name,
-                Context { addr, token, mqtt: mqtt_addr, http: http_addr, admin: admin_addr },
+                Context { addr, token, ca_file, mqtt: mqtt_addr, http: http_addr, admin: admin_addr },
             )
         }
         Command::Delete { name } => {

@@ -32,6 +32,8 @@ mod when;
 
 pub use output::Format;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use context::Caller;
 use weir_core::Result;
@@ -52,6 +54,10 @@ pub struct Global {
         help_heading = "Connection"
     )]
     pub token: Option<String>,
+    /// The authority (PEM) that signed the server's certificate, for an address with https; else WEIR_CA_FILE, else the
+    /// context's
+    #[arg(long, global = true, env = "WEIR_CA_FILE", value_name = "FILE", help_heading = "Connection")]
+    pub ca_file: Option<PathBuf>,
     /// Context to use instead of the current one
     #[arg(long, global = true, env = "WEIR_CONTEXT", value_name = "NAME", help_heading = "Connection")]
     pub context: Option<String>,

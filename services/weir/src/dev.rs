@@ -119,6 +119,7 @@ fn context(at: Addresses, token: String) -> Context {
         mqtt: at.mqtt.map(|at| at.to_string()),
         http: at.http.map(|at| at.to_string()),
         admin: Some(at.admin.to_string()),
+        ca_file: None,
     }
 }
 
