@@ -76,7 +76,7 @@ impl Bus {
     /// `FailedPrecondition` where the bus cannot keep a promise: it is too old (`BUS_TOO_OLD`), its `max_payload` is too
     /// small (`BUS_PAYLOAD_TOO_SMALL`), it refuses the credentials (`BUS_REFUSES_CREDENTIALS`), it has no JetStream
     /// (`BUS_WITHOUT_JETSTREAM`), a stream exists with other settings (`BUS_STREAM_UNSUITABLE`) or its subjects belong to
-    /// another one (`BUS_SUBJECTS_TAKEN`), or power-loss durability is asked for and not declared (`BUS_NOT_SYNCED`).
+    /// another one (`BUS_SUBJECTS_TAKEN`), it cannot keep so many replicas or bytes (`BUS_REFUSES_STREAM`), or power-loss durability is asked for and not declared (`BUS_NOT_SYNCED`).
     pub async fn connect(config: &Config, options: Options) -> Result<Self> {
         config.check()?;
         check_durability(config, options.durability)?;

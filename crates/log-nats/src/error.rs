@@ -17,8 +17,6 @@ pub(crate) mod code {
     pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
     /// There is no such message.
     pub(crate) const NO_MESSAGE: u64 = 10037;
-    /// A stream of that name has other settings.
-    pub(crate) const STREAM_NAME_EXISTS: u64 = 10058;
     /// Another stream has subjects in common.
     pub(crate) const SUBJECTS_OVERLAP: u64 = 10065;
     /// The store refused: full, or the disk failed.

@@ -75,17 +75,23 @@ async fn create(shared: &Shared, wanted: &Config) -> Result<()> {
             Ok(())
         }
         Err(failure) if failure.code() == code::SUBJECTS_OVERLAP => Err(taken(shared, wanted).await),
-        // Somebody else made it just now, with other limits: look again.
-        Err(failure) if failure.code() == code::STREAM_NAME_EXISTS => Err(Error::from(failure)),
-        Err(Failure::Refused { refusal, .. }) if is_permanent(refusal.code) => {
-            let text = format!("cannot {what}: the bus says: {} ({})", refusal.description, refusal.code);
-            Err(Error::new(ErrorKind::FailedPrecondition, "BUS_REFUSES_STREAM", text))
-        }
-        Err(failure) => Err(failure.into()),
+        // Where somebody else made it just now with other limits, that is looked at again.
+        Err(failure) => Err(refused(failure)),
     }
 }
 
-/// Refusals of a new stream that waiting does not change: bad configuration, no room, too many replicas for the servers
+/// Says which refusals no waiting changes.
+fn refused(failure: Failure) -> Error {
+    match failure {
+        Failure::Refused { what, refusal } if is_permanent(refusal.code) => {
+            let text = format!("cannot {what}: the bus says: {} ({})", refusal.description, refusal.code);
+            Error::new(ErrorKind::FailedPrecondition, "BUS_REFUSES_STREAM", text)
+        }
+        failure => failure.into(),
+    }
+}
+
+/// Refusals of a stream that waiting does not change: bad configuration, no room, too many replicas for the servers
 /// (10074) or the account.
 fn is_permanent(code: u64) -> bool {
     matches!(
@@ -115,7 +121,8 @@ async fn settle(shared: &Shared, wanted: &Config, found: &Info) -> Result<()> {
     }
     let Some(updated) = update(wanted, found) else { return Ok(()) };
     let what = format!("change stream {}", wanted.name);
-    shared.api.call::<Info>(&what, &format!("STREAM.UPDATE.{}", wanted.name), &updated).await?;
+    let changed = shared.api.call::<Info>(&what, &format!("STREAM.UPDATE.{}", wanted.name), &updated).await;
+    changed.map_err(refused)?;
     tracing::info!(
         stream = wanted.name,
         max_bytes = updated.max_bytes,

@@ -9,4 +9,5 @@ mod reading;
 mod reconcile;
 mod replicas;
 mod signals;
+mod tls;
 mod world;

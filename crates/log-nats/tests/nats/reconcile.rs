@@ -120,6 +120,22 @@ async fn limits_and_replicas_follow_the_configuration_where_that_is_safe() {
     }
 }
 
+/// One node cannot keep three replicas, of a new stream or of one that is there.
+#[tokio::test]
+async fn more_replicas_than_servers_are_refused() {
+    let Some(server) = world::own(weir_test_servers::nats::Options::default()) else { return };
+    let one = world::config(&server.servers(), 1);
+    Bus::connect(&one, world::options()).await.unwrap();
+    for config in [Config { replicas: 3, ..one }, world::config(&server.servers(), 3)] {
+        let error = Bus::connect(&config, world::options()).await.err().unwrap();
+        assert_eq!(
+            (error.kind(), error.reason()),
+            (ErrorKind::FailedPrecondition, "BUS_REFUSES_STREAM"),
+            "{error}"
+        );
+    }
+}
+
 /// What is missing is named, with both ways out.
 #[tokio::test]
 async fn power_loss_durability_needs_the_declaration() {
