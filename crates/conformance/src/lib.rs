@@ -1,5 +1,6 @@
 //! The port suites: one for each engine port, run against every engine.
 
+pub mod board;
 pub mod log;
 pub mod progress;
 pub mod records;
