@@ -1,6 +1,14 @@
-//! gRPC clients: one connection with its credential, and a typed stub for each service.
+//! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
+//! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
 //!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
+
+pub mod certificates;
+mod peer;
+mod registry;
+
+pub use peer::{Identity, Peer};
+pub use registry::RegistryClient;
 
 use std::time::Duration;
 
@@ -23,7 +31,10 @@ use weir_proto::{
         profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
         token_service_client::TokenServiceClient,
     },
-    storage::v1::telemetry_service_client::TelemetryServiceClient,
+    storage::v1::{
+        poison_frame_service_client::PoisonFrameServiceClient,
+        telemetry_service_client::TelemetryServiceClient,
+    },
 };
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
@@ -131,10 +142,17 @@ stubs! {
     dead_letters: DeadLetterServiceClient,
     /// Stored telemetry.
     telemetry: TelemetryServiceClient,
+    /// Frames that could not be decoded.
+    poison_frames: PoisonFrameServiceClient,
     /// Rules.
     rules: RuleServiceClient,
     /// Alarms.
     alarms: AlarmServiceClient,
     /// Commands.
     commands: CommandServiceClient,
+}
+
+/// A peer answered with what cannot be an answer: a defect of it, not of what it was asked.
+fn not_an_answer(error: Error) -> Error {
+    Error::internal(format!("a peer gave what is no answer: {error}")).with_source(error)
 }

@@ -110,6 +110,7 @@ impl Access {
             Principal::Token { .. } => Err(Error::permission_denied(
                 "this is an API token; a device connects with its own credential (wd_…)",
             )),
+            Principal::Service => Err(Error::permission_denied("a service is no device")),
         }
     }
 

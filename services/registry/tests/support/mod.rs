@@ -19,19 +19,21 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Status,
     service::{Interceptor, RoutesBuilder, interceptor::InterceptedService},
-    transport::{Channel, Server},
+    transport::{Channel, ClientTlsConfig, Server},
 };
+use weir_clients::{Identity, RegistryClient};
+use weir_conformance::calls::Loopback;
 use weir_core::{
     Clock, Result, TenantId, Timestamp,
-    port::{KeyRange, Records, Stored, Table, Write},
+    port::{KeyRange, Records, Registry, Stored, Table, Write},
     principal::Scope,
 };
 use weir_grpc::AuthLayer;
 use weir_log_embedded::LocalSignals;
 use weir_proto::registry::v1::{
     credential_service_client::CredentialServiceClient, device_service_client::DeviceServiceClient,
-    profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
-    token_service_client::TokenServiceClient,
+    directory_service_client::DirectoryServiceClient, profile_service_client::ProfileServiceClient,
+    tenant_service_client::TenantServiceClient, token_service_client::TokenServiceClient,
 };
 use weir_registry::{Config, Peppers, Service};
 use weir_store_embedded::{Durability, EmbeddedStore, Options};
@@ -81,13 +83,15 @@ impl Records for Counting {
     }
 }
 
-/// Shows its token on every call.
+/// Shows its token on every call; nothing where it is empty.
 #[derive(Clone)]
 pub struct Bearer(String);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", format!("Bearer {}", self.0).parse().unwrap());
+        if !self.0.is_empty() {
+            request.metadata_mut().insert("authorization", format!("Bearer {}", self.0).parse().unwrap());
+        }
         Ok(request)
     }
 }
@@ -110,6 +114,8 @@ pub struct Fixture {
     pub records: Arc<Counting>,
     pub clock: Arc<HandClock>,
     pub signals: Arc<LocalSignals>,
+    /// Its API as other services have it.
+    pub loopback: Loopback,
     address: SocketAddr,
     _dir: TempDir,
 }
@@ -143,12 +149,45 @@ impl Fixture {
         }
         let mut routes = RoutesBuilder::default();
         service.add_routes(&mut routes);
+        let routes = routes.routes();
+        let loopback = Loopback::serve("registry", routes.clone(), Arc::clone(&service) as _).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server =
-            Server::builder().layer(AuthLayer::new(Arc::clone(&service) as _)).add_routes(routes.routes());
+        let server = Server::builder().layer(AuthLayer::new(Arc::clone(&service) as _)).add_routes(routes);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { service, other, records, clock, signals, address, _dir: dir }
+        Self { service, other, records, clock, signals, loopback, address, _dir: dir }
+    }
+
+    /// The call port: in process, and over gRPC as each kind of service has it.
+    pub fn ports(&self) -> Vec<(&'static str, Arc<dyn Registry>)> {
+        let mut ports = vec![("in process", Arc::clone(&self.service) as Arc<dyn Registry>)];
+        for (how, peer) in self.loopback.peers() {
+            ports.push((how, Arc::new(RegistryClient::new(peer))));
+        }
+        ports
+    }
+
+    /// The internal API as a service.
+    pub async fn as_service(&self) -> DirectoryServiceClient<As> {
+        self.as_bearer(self.loopback.key().reveal()).await
+    }
+
+    /// The internal API as the holder of `token`; without a credential where it is empty.
+    pub async fn as_bearer(&self, token: &str) -> DirectoryServiceClient<As> {
+        let channel = Channel::from_shared(self.loopback.plain()).unwrap().connect().await.unwrap();
+        DirectoryServiceClient::with_interceptor(channel, Bearer(token.to_owned()))
+    }
+
+    /// Over a connection of a service, as the holder of `token`, or as the service itself.
+    pub async fn over_mutual_tls(&self, token: Option<&str>) -> TenantServiceClient<As> {
+        let Identity::Certificate { files, .. } = self.loopback.by_certificate() else {
+            panic!("a certificate")
+        };
+        let pems = files.read().unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(pems.authority()).identity(pems.identity());
+        let endpoint = Channel::from_shared(self.loopback.secure()).unwrap().tls_config(tls).unwrap();
+        let bearer = Bearer(token.unwrap_or_default().to_owned());
+        TenantServiceClient::with_interceptor(endpoint.connect().await.unwrap(), bearer)
     }
 
     pub async fn token(&self, tenant: Option<&str>, scopes: &[Scope]) -> String {

@@ -2,6 +2,7 @@
 
 mod convert;
 mod deadline;
+mod poison_frames;
 mod request;
 
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use weir_grpc::{Answer, principal, to_status};
 use weir_proto::storage::v1::{
     AggregateRequest, AggregateResponse, LatestRequest, LatestResponse, QueryRequest, QueryResponse,
     TailRequest, TailResponse,
+    poison_frame_service_server::PoisonFrameServiceServer,
     telemetry_service_server::{TelemetryService, TelemetryServiceServer},
 };
 
-use self::deadline::Deadline;
+use self::{deadline::Deadline, poison_frames::PoisonFrames};
 use crate::Service;
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
@@ -25,7 +27,9 @@ type Stream<T> = BoxStream<'static, Result<T, Status>>;
 impl Service {
     /// Adds `weir.storage.v1` to a server. Behind it every call must carry a principal (`weir_grpc::AuthLayer`).
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
-        routes.add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))));
+        routes
+            .add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))))
+            .add_service(PoisonFrameServiceServer::new(PoisonFrames(Arc::clone(self))));
     }
 }
 

@@ -13,7 +13,6 @@ mod clock;
 mod device;
 mod devices;
 mod owner;
-mod poison;
 mod session;
 mod start;
 #[cfg(test)]

@@ -19,10 +19,9 @@ use weir_runtime::ownership::Held;
 use super::{
     Heard, Shared, batch,
     devices::{Changed, Devices},
-    poison,
     start::Claimed,
 };
-use crate::{marks::Mark, read::Reader};
+use crate::{marks::Mark, poison, read::Reader};
 
 /// How long an idle owner waits for a frame before it looks at the stream's end again: its mark is that far behind, which
 /// a rule that is read again may wait for.

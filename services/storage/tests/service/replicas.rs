@@ -18,7 +18,7 @@ use weir_conformance::board::{Board, Seat};
 use weir_core::{
     ErrorKind, Partition, Position, Result, Stream, Timestamp, Value,
     port::{
-        BucketId, BucketRow, KeyRange, LatestCell, Log, Records, Row, RowScan, SeriesKey, Stored, Table,
+        BucketId, BucketRow, KeyRange, LatestCell, Records, Row, RowScan, SeriesKey, Stored, Table,
         TelemetryBatch, TelemetryStore, Write,
     },
     progress::{PROGRESS, all_progress},
@@ -28,7 +28,7 @@ use weir_runtime::Service as _;
 use weir_storage::Config;
 
 use crate::harness::{
-    Engines, World, as_reader, config, devices, eventually, message, micros, publish, query_of, soon,
+    Engines, World, as_reader, config, devices, eventually, message, micros, publish, query_of, soon, uid,
 };
 
 const MANY: u16 = 6;
@@ -82,6 +82,10 @@ impl Site {
         })
         .await;
     }
+}
+
+fn partition_of(id: &str) -> usize {
+    usize::from(Partition::of(uid(id), MANY).0)
 }
 
 async fn start(engines: Engines) -> World {
@@ -142,8 +146,9 @@ async fn replicas_come_and_go_while_frames_flow_and_every_row_is_there_once() {
         let (three, _) = site.replica("three").await;
         let moved_on = async || {
             let before = site.progress().await;
-            eventually("every partition goes on", async || {
-                site.progress().await.iter().zip(&before).all(|(now, before)| now > before)
+            eventually("every partition with frames goes on", async || {
+                let now = site.progress().await;
+                DEVICES.iter().map(|id| partition_of(id)).all(|partition| now[partition] > before[partition])
             })
             .await;
         };
@@ -378,10 +383,8 @@ async fn a_stalled_owner_that_wakes_up_writes_the_same_rows_and_no_progress() {
     }
     let partitions: std::collections::BTreeSet<_> =
         positions.iter().map(|position| position.partition).collect();
-    eventually("every owner that has something to write is stalled", async || {
-        stall.waiting.load(Ordering::SeqCst) >= partitions.len()
-    })
-    .await;
+    // At least as many as may write at once; the others wait for them.
+    eventually("owners are stalled", async || stall.waiting.load(Ordering::SeqCst) >= 2).await;
     seat.cut_off(); // it still believes that everything is its own
     let (two, _) = site.replica("two").await;
     answers(&two, &positions).await;
