@@ -37,6 +37,8 @@ pub struct Marks {
     reader: &'static str,
     generations: RwLock<Generations>,
     marks: Vec<watch::Sender<Mark>>,
+    /// Changes with any of them.
+    moved: watch::Sender<()>,
 }
 
 impl Marks {
@@ -59,12 +61,13 @@ impl Marks {
             watch::Sender::new(Mark { generation, sequence })
         });
         Ok(Self {
+            marks: marks.collect(),
+            moved: watch::Sender::new(()),
+            generations: RwLock::new(generations),
             log,
             records,
             stream,
             reader,
-            generations: RwLock::new(generations),
-            marks: marks.collect(),
         })
     }
 
@@ -106,11 +109,14 @@ impl Marks {
     /// Tells that a partition is written up to `mark`; a mark never falls.
     pub fn advance(&self, partition: Partition, mark: Mark) {
         if let Some(sender) = self.marks.get(usize::from(partition.0)) {
-            sender.send_if_modified(|known| {
+            let higher = sender.send_if_modified(|known| {
                 let higher = mark > *known;
                 *known = mark.max(*known);
                 higher
             });
+            if higher {
+                self.moved.send_replace(());
+            }
         }
     }
 
@@ -122,6 +128,11 @@ impl Marks {
     /// The mark of a partition, as it moves; none where there is no such partition.
     pub fn watch(&self, partition: Partition) -> Option<watch::Receiver<Mark>> {
         self.marks.get(usize::from(partition.0)).map(watch::Sender::subscribe)
+    }
+
+    /// Changes whenever a mark moves.
+    pub fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
     }
 
     /// How many partitions there are.

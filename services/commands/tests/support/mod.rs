@@ -23,13 +23,13 @@ use weir_core::{
     command::{Answer, DeviceKey, Order},
     device::{Device, Profile},
     port::{
-        CommandQueue, CommandSender, KeyRange, Log, Records, Registry, SendCommand, Session, Stored, Table,
-        Write,
+        CommandQueue, CommandSender, KeyRange, Leases, Log, Records, Registry, SendCommand, Session, Stored,
+        Table, Write,
     },
     principal::{Principal, Scope},
     selector::Selector,
 };
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_store_embedded::EmbeddedStore;
 
 pub const START: i64 = 1_800_000_000;
@@ -175,6 +175,7 @@ impl Fixture {
             Arc::clone(&log),
             Arc::clone(&records) as _,
             Arc::clone(&signals) as _,
+            Arc::new(LocalLeases::new()),
             Arc::new(AllDevices),
             Arc::clone(&clock) as _,
             &prometheus::Registry::new(),
@@ -182,6 +183,22 @@ impl Fixture {
         .await
         .unwrap();
         Self { service, clock, signals, log, records, config, dir: Some(dir) }
+    }
+
+    /// Another replica over the same engines.
+    pub async fn replica(&self, leases: Arc<dyn Leases>) -> Arc<Service> {
+        Service::start(
+            self.config.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(&self.records) as _,
+            Arc::clone(&self.signals) as _,
+            leases,
+            Arc::new(AllDevices),
+            Arc::clone(&self.clock) as _,
+            &prometheus::Registry::new(),
+        )
+        .await
+        .unwrap()
     }
 
     /// The store takes so many more commits, then none.

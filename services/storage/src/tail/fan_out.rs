@@ -161,7 +161,7 @@ impl FanOut {
         }
         tenants.retain(|_, subscribers| !subscribers.is_empty());
         if tenants.is_empty() {
-            self.watched.send_if_modified(|watched| std::mem::take(watched));
+            self.watched.send_if_modified(std::mem::take);
         }
     }
 
