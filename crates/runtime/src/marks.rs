@@ -173,3 +173,62 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use weir_log_embedded::{EmbeddedLog, LocalSignals};
+    use weir_store_embedded::EmbeddedStore;
+
+    use super::*;
+
+    fn log_in(dir: &std::path::Path) -> Arc<dyn Log> {
+        Arc::new(EmbeddedLog::open(dir, Default::default()).unwrap())
+    }
+
+    fn written(reader: &str, stream: Stream, generation: u32, sequence: u64) -> Option<Signal> {
+        let partition = Partition(1);
+        Some(Signal::Written { reader: reader.to_owned(), stream, partition, generation, sequence })
+    }
+
+    #[tokio::test]
+    async fn marks_of_other_replicas_are_taken_over_with_the_generations_that_they_are_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let records: Arc<dyn Records> =
+            EmbeddedStore::open(dir.path().join("s"), Default::default()).unwrap();
+        let log = log_in(&dir.path().join("one"));
+        let open = async || {
+            Marks::open(Arc::clone(&log), Arc::clone(&records), Stream::Readings, "storage", 2).await.unwrap()
+        };
+        let (here, other) = (open().await, open().await);
+        // Another replica finds a log that was made anew.
+        let anew = log_in(&dir.path().join("another"));
+        Generations::open(&*records, &*anew, Stream::Readings, 2).await.unwrap();
+        assert!(!here.holds(2, 5));
+        let heard = vec![
+            written("storage", Stream::Readings, 1, 7),
+            None,
+            written("analytics", Stream::Readings, 1, 8),
+            written("storage", Stream::Commands, 1, 9),
+            written("storage", Stream::Readings, 2, 5),
+            written("storage", Stream::Readings, 1, 10),
+        ];
+        let mut moved = here.moved();
+        here.listen(stream::iter(heard).boxed()).await;
+        assert_eq!(here.all(), [Mark::default(), Mark { generation: 2, sequence: 5 }]);
+        assert!(here.holds(2, 5) && moved.has_changed().unwrap());
+
+        // And one tells the other.
+        let signals = LocalSignals::new();
+        let heard = signals.subscribe(weir_core::port::Topic::Progress).await;
+        let mut mark = other.watch(Partition(1)).unwrap();
+        tokio::select! {
+            never = here.announce(&signals, Partition(1)) => match never {},
+            () = other.listen(heard) => panic!("signals do not end"),
+            reached = mark.wait_for(|mark| mark.sequence == 5) => assert_eq!(reached.unwrap().generation, 2),
+        }
+        moved.mark_unchanged();
+        here.advance(Partition(1), Mark { generation: 1, sequence: 99 });
+        assert!(!moved.has_changed().unwrap(), "a mark never falls");
+    }
+}

@@ -23,7 +23,9 @@ struct Pair {
 impl Pair {
     async fn start() -> Self {
         let (world, board) = (World::new(), Board::default());
-        DEVICES.iter().for_each(|id| drop(world.devices.put("acme", id, &[])));
+        for id in DEVICES {
+            world.devices.put("acme", id, &[]);
+        }
         let one = world.start_with(Arc::new(board.seat("one"))).await;
         let two = world.start_with(Arc::new(board.seat("two"))).await;
         Self { world, one, two }
