@@ -1,14 +1,24 @@
 //! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
-//! call ports of `weir-core` over the network ([`RegistryClient`]), each to a [`Peer`].
+//! call ports of `weir-core` over the network ([`RegistryClient`], [`CommandsClient`], [`StorageClient`]), each to a [`Peer`],
+//! and the [`Gateway`] by which one process answers for those beside it.
+//!
+//! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
 //!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
 
+mod cached;
 pub mod certificates;
+mod commands;
+mod gateway;
 mod peer;
 mod registry;
+mod storage;
 
+pub use commands::CommandsClient;
+pub use gateway::Gateway;
 pub use peer::{Identity, Peer};
 pub use registry::RegistryClient;
+pub use storage::StorageClient;
 
 use std::time::Duration;
 
@@ -36,6 +46,8 @@ use weir_proto::{
         telemetry_service_client::TelemetryServiceClient,
     },
 };
+
+pub use cached::CachedRegistry;
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

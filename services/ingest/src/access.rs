@@ -1,17 +1,14 @@
 //! Who a device is, and for whom it may speak.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use weir_core::{
     DeviceId, Error, ErrorKind, Message, Reading, Result, TenantId, Uid,
+    cache::{AGE_AT_EDGE, ASK_AGAIN, Echoes},
     command::DeviceKey,
     device::{Device, Profile},
     name,
@@ -19,8 +16,6 @@ use weir_core::{
     principal::Principal,
 };
 
-/// Hints may be lost: what is older is asked for again.
-const AGE_MAX: Duration = Duration::from_secs(30);
 /// At about 1 KiB each: 64 MiB at the bound, where those that have aged go first, then all.
 const CACHED_MAX: usize = 65_536;
 /// A connection that lags behind so many changes takes them as one unknown change.
@@ -154,14 +149,14 @@ impl Access {
         self.authenticate(&known.token).await
     }
 
-    /// A device by its public id; at most 30 s old.
+    /// A device by its public id, as the registry said at most [`AGE_AT_EDGE`] ago.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub(crate) async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<DeviceAccess> {
         let key = (tenant.clone(), device.clone());
         if let Some((access, at)) = self.cache.lock().found.get(&key)
-            && at.elapsed() < AGE_MAX
+            && at.elapsed() < AGE_AT_EDGE
         {
             return Ok(access.clone());
         }
@@ -210,16 +205,26 @@ impl Access {
         found
     }
 
-    /// Follows the registry's hints until `stop`.
+    /// Follows the registry's hints until `stop`. Each is told twice: a connection that asks at the first may be answered by
+    /// a registry that has not heard the hint yet, and would not ask again for a while.
     pub(crate) async fn follow(&self, mut signals: SignalStream, stop: CancellationToken) {
+        let mut echoes = Echoes::new(ASK_AGAIN);
         loop {
+            let due = echoes.due().unwrap_or_else(|| Instant::now() + AGE_AT_EDGE);
             let signal = tokio::select! {
-                signal = signals.next() => signal,
+                signal = timeout_at(due.into(), signals.next()) => signal,
                 () = stop.cancelled() => return,
             };
             match signal {
-                Some(signal) => self.take(signal),
-                None => return,
+                Ok(Some(signal)) => {
+                    self.take(signal.clone());
+                    echoes.heard(signal, Instant::now());
+                }
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            while let Some(signal) = echoes.pop(Instant::now()) {
+                self.take(signal);
             }
         }
     }
@@ -259,7 +264,7 @@ impl Access {
 impl Cache {
     fn insert(&mut self, key: (TenantId, DeviceId), access: DeviceAccess) {
         if self.found.len() >= CACHED_MAX {
-            self.found.retain(|_, (_, at)| at.elapsed() < AGE_MAX);
+            self.found.retain(|_, (_, at)| at.elapsed() < AGE_AT_EDGE);
             if self.found.len() >= CACHED_MAX {
                 self.found.clear();
             }
@@ -311,5 +316,62 @@ impl DeviceAccess {
             readings,
             trace_context,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{SinkExt, channel::mpsc};
+
+    use super::*;
+    use crate::testing;
+
+    /// Knows nobody.
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Registry for Nobody {
+        async fn authenticate(&self, _: &str) -> Result<Principal> {
+            Err(Error::unauthenticated("nobody"))
+        }
+        async fn device(&self, _: &TenantId, device: &DeviceId) -> Result<Arc<Device>> {
+            Err(Error::not_found(device))
+        }
+        async fn profile(&self, _: &TenantId, profile: &str) -> Result<Arc<Profile>> {
+            Err(Error::not_found(profile))
+        }
+        async fn select(
+            &self,
+            _: &TenantId,
+            _: &weir_core::selector::Selector,
+            _: Option<&DeviceId>,
+            _: usize,
+        ) -> Result<Vec<Arc<Device>>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn each_hint_is_told_twice_since_the_registry_that_is_asked_may_not_have_heard_it_at_the_first() {
+        let (access, stop) = (Access::new(Arc::new(Nobody)), CancellationToken::new());
+        let (mut tell, heard) = mpsc::unbounded();
+        let mut changes = access.changes();
+        let device = testing::device("t1", "d1", Uid::from_u128(1)).device;
+        let (tenant, id, uid) = (device.tenant.clone(), device.id.clone(), device.uid);
+        let told = async {
+            let hint = Signal::DeviceChanged { tenant: tenant.clone(), device: id, uid };
+            tell.send(Some(hint)).await.unwrap();
+            tell.send(None).await.unwrap();
+            let mut told = Vec::new();
+            while told.len() < 3 {
+                told.push(changes.recv().await.unwrap());
+            }
+            stop.cancel();
+            told
+        };
+        let both = async { tokio::join!(access.follow(heard.boxed(), stop.clone()), told).1 };
+        let told = tokio::time::timeout(testing::PATIENCE, both).await.unwrap();
+        // The last one stands for both: it says that anything may have changed.
+        assert_eq!(told, [Change::Device(tenant, uid), Change::Unknown, Change::Unknown]);
     }
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout_at};
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, body::Body, transport::Channel};
 use tonic_types::StatusExt as _;
-use tower::retry::budget::Budget as _;
+use tower::{Service as _, ServiceExt as _, retry::budget::Budget as _};
 use weir_core::{Error, ErrorKind, Result};
-use weir_grpc::from_status;
+use weir_grpc::{from_status, to_status};
 
 use super::Peer;
 
@@ -21,6 +21,9 @@ use super::Peer;
 const ATTEMPTS_MAX: u32 = 4;
 /// About a round trip between data centres; twice as long before each next attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
+
+/// The reason of a call that took too long.
+const TIMEOUT: &str = "PEER_TIMEOUT";
 
 /// A call that failed.
 pub(crate) struct Failed {
@@ -47,8 +50,8 @@ impl Peer {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let until = Instant::now() + deadline;
-        let mut backoff = BACKOFF_MIN;
-        let mut attempt = 1;
+        let (mut attempt, mut backoff) = (1, BACKOFF_MIN);
+        let mut last = None;
         self.inner.budget.deposit();
         loop {
             let failed = match self.attempt(until, message.clone(), &send).await {
@@ -58,8 +61,10 @@ impl Peer {
             let pause = jitter(backoff).max(failed.error.retry_after().unwrap_or_default());
             let room = attempt < ATTEMPTS_MAX && Instant::now() + pause < until;
             if !failed.again || !room || !self.inner.budget.withdraw() {
-                return Err(failed.error);
+                // What was said before the time ran out says more than that it did.
+                return Err(last.filter(|_| failed.error.reason() == TIMEOUT).unwrap_or(failed.error));
             }
+            last = Some(failed.error);
             tokio::time::sleep(pause).await;
             (attempt, backoff) = (attempt + 1, backoff * 2);
         }
@@ -89,10 +94,31 @@ impl Peer {
             .unwrap_or_else(|_| Err(Failed { error: self.timed_out(), again: false }))
     }
 
+    /// Sends a user's call on, once: whether it may be repeated is theirs to know. It carries what it came with and nothing
+    /// of this process.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` that names the service where it cannot be reached; `DEADLINE_EXCEEDED` by the call's own deadline.
+    pub(crate) async fn forward(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        self.reached().await.map_err(to_status)?;
+        let sent = async { self.inner.channel.clone().ready_oneshot().await?.call(request).await }.await;
+        sent.map_err(|error| match Status::from_error(error.into()) {
+            late if is_late(&late) => to_status(Error::new(
+                ErrorKind::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+                "the call's deadline has passed",
+            )),
+            status => {
+                self.inner.look.notify_one();
+                to_status(self.unreachable(&cause(&status)))
+            }
+        })
+    }
+
     /// The peer took too long: to its callers it is away, since they can do the same about it.
     pub(crate) fn timed_out(&self) -> Error {
         let message = format!("{} did not answer in time", self.inner.name);
-        Error::new(ErrorKind::Unavailable, "PEER_TIMEOUT", message)
+        Error::new(ErrorKind::Unavailable, TIMEOUT, message)
     }
 
     /// What a status means.
@@ -120,17 +146,29 @@ impl Peer {
 }
 
 /// Whether the status tells of a connection and not of an answer: what a service answers has a reason.
-pub(crate) fn is_of_transport(status: &Status) -> bool {
+fn is_of_transport(status: &Status) -> bool {
     let of_transport = match status.code() {
         Code::Unavailable | Code::Unknown => true,
-        Code::Cancelled | Code::Internal => status.source().is_some(),
+        Code::Cancelled | Code::Internal => status.source().is_some() && !is_late(status),
         _ => false,
     };
     of_transport && status.get_details_error_info().is_none()
 }
 
+/// Whether the status tells that the call's own deadline has passed, which tonic calls CANCELLED.
+fn is_late(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// The innermost cause, which is the one that says something.
-pub(crate) fn cause(status: &Status) -> String {
+fn cause(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = status.source();
     while let Some(error) = source {
@@ -145,4 +183,31 @@ fn jitter(backoff: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish(); // seeded anew each time
     let half = backoff / 2;
     half + half.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use weir_grpc::to_status;
+
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_is_told_from_what_a_connection_does() {
+        for error in [Error::unavailable("behind"), Error::internal("a defect")] {
+            assert!(!is_of_transport(&to_status(error)));
+        }
+        assert!(is_of_transport(&Status::unavailable("tcp connect error")));
+        assert!(is_of_transport(&Status::unknown("transport error")));
+        assert!(!is_of_transport(&Status::internal("a message cannot be read")));
+        assert!(!is_of_transport(&Status::not_found("")));
+    }
+
+    #[test]
+    fn the_pause_before_the_next_attempt_is_between_half_and_all_of_it() {
+        for _ in 0..1_000 {
+            let pause = jitter(BACKOFF_MIN);
+            assert!(BACKOFF_MIN / 2 <= pause && pause <= BACKOFF_MIN, "{pause:?}");
+        }
+    }
 }

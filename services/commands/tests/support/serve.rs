@@ -11,13 +11,15 @@ use tonic::{
 };
 use weir_commands::Service;
 use weir_grpc::AuthLayer;
-use weir_proto::commands::v1::command_service_client::CommandServiceClient;
+use weir_proto::commands::v1::{
+    command_service_client::CommandServiceClient, queue_service_client::QueueServiceClient,
+};
 
 use super::{AllDevices, Fixture};
 
 /// Shows its token, `tenant:scope`, on every call.
 #[derive(Clone)]
-pub struct As(String);
+pub struct As(pub String);
 
 impl Interceptor for As {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -27,6 +29,7 @@ impl Interceptor for As {
 }
 
 pub type Client = CommandServiceClient<InterceptedService<Channel, As>>;
+pub type QueueClient = QueueServiceClient<InterceptedService<Channel, As>>;
 
 /// A client of a service on a port of its own, for as long as the test runs.
 pub async fn client_of(service: &Arc<Service>, token: &str) -> Client {
