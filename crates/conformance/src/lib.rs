@@ -1,5 +1,6 @@
 //! The port suites: one for each engine port, run against every engine; and the call ports over the network, for theirs.
 
+pub mod board;
 pub mod calls;
 pub mod leases;
 pub mod log;

@@ -19,6 +19,7 @@ pub mod event_clock;
 pub mod id;
 pub mod json;
 pub mod name;
+pub mod ownership;
 pub mod port;
 pub mod position;
 pub mod principal;

@@ -28,6 +28,8 @@ const RECENT_MAX: usize = 64;
 /// Every owner of a stream may raise a generation for the same loss at the same time; each attempt that loses sees the
 /// winner's next.
 const RAISE_ATTEMPTS: usize = 10;
+/// An owner that is taken over writes a few times a second: whoever loses against it so often has another rival.
+const CLAIM_TRIES: usize = 8;
 const PROGRESS_KEY: &[u8] = b"progress";
 const GENERATIONS_KEY: &[u8] = b"generations";
 
@@ -87,10 +89,11 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims: raises the epoch, so that the former owner's writes fail from now on.
+    /// Claims: raises the epoch, so that the former owner's writes fail from now on. Where that owner records something at
+    /// the same moment, looks again.
     ///
     /// # Errors
-    /// `Unavailable` of the store; `Aborted` where others claim at the same time.
+    /// `Unavailable` of the store; `Aborted` where others keep writing at the same time.
     pub async fn take(
         records: Arc<dyn Records>,
         reader: &str,
@@ -98,7 +101,17 @@ impl Claim {
         partition: Partition,
     ) -> Result<Self> {
         let place = place(reader, stream, partition);
-        let stored = records.get(PROGRESS, &place, PROGRESS_KEY).await?;
+        let mut tries = 1;
+        loop {
+            match Self::try_take(&records, &place).await {
+                Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
+                taken => return taken,
+            }
+        }
+    }
+
+    async fn try_take(records: &Arc<dyn Records>, place: &Bytes) -> Result<Self> {
+        let stored = records.get(PROGRESS, place, PROGRESS_KEY).await?;
         let (mut record, expect) = match &stored {
             Some(stored) => (json::from_stored::<ClaimRecord>(stored)?, Expect::Version(stored.version)),
             None => (ClaimRecord::default(), Expect::Absent),
@@ -109,8 +122,15 @@ impl Claim {
             expect,
             op: crate::port::Op::Put(json::to_bytes(&record)?),
         };
-        let version = first(&records.commit(PROGRESS, &place, vec![write]).await?);
-        Ok(Self { records, place, epoch: record.epoch, version, progress: record.progress, uncertain: false })
+        let version = first(&records.commit(PROGRESS, place, vec![write]).await?);
+        Ok(Self {
+            records: Arc::clone(records),
+            place: place.clone(),
+            epoch: record.epoch,
+            version,
+            progress: record.progress,
+            uncertain: false,
+        })
     }
 
     /// The epoch of this claim; rises with each claim of the partition.
@@ -357,6 +377,16 @@ impl Generations {
                 .list
                 .iter()
                 .any(|entry| entry.generation > generation && entry.first_sequence <= sequence)
+    }
+
+    /// The sequence at which to go on after everything up to (generation, sequence): the next one, or an earlier one where
+    /// the log began again below it since.
+    pub fn next_after(&self, generation: u32, sequence: u64) -> u64 {
+        let of_log = self.list.iter().filter(|entry| entry.identity == self.current.0);
+        let begun =
+            of_log.filter(|entry| entry.generation > generation).map(|entry| entry.first_sequence).min();
+        let next = sequence.saturating_add(1);
+        begun.map_or(next, |first| first.min(next))
     }
 
     /// The newest generation.

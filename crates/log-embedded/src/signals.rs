@@ -8,6 +8,8 @@ use weir_core::port::{Signal, SignalStream, Signals, Topic};
 
 /// Signals of a topic that a slow subscriber may be behind; one that falls further behind gets `None` and re-reads.
 const BEHIND_MAX: usize = 256;
+/// The same where a burst is ordinary: a read of the log may bring a thousand commands. About 1 MB.
+const COMMAND_CHANGES_BEHIND_MAX: usize = 4_096;
 
 /// Signals in process.
 #[derive(Debug)]
@@ -18,7 +20,11 @@ pub struct LocalSignals {
 impl LocalSignals {
     /// Without a subscriber yet.
     pub fn new() -> Self {
-        Self { topics: Topic::ALL.map(|topic| (topic, broadcast::Sender::new(BEHIND_MAX))) }
+        let behind_max = |topic| match topic {
+            Topic::CommandChanges => COMMAND_CHANGES_BEHIND_MAX,
+            _ => BEHIND_MAX,
+        };
+        Self { topics: Topic::ALL.map(|topic| (topic, broadcast::Sender::new(behind_max(topic)))) }
     }
 
     fn topic(&self, wanted: Topic) -> Option<&broadcast::Sender<Signal>> {

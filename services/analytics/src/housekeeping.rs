@@ -2,7 +2,6 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio_util::sync::CancellationToken;
 use weir_core::{
     Partition, Result, TenantId,
     port::{KeyRange, Stored},
@@ -20,14 +19,14 @@ const EVERY: Duration = Duration::from_secs(3_600);
 const PAGE: usize = 100;
 const ALARMS_MAX: usize = 1_000;
 
-/// Looks once an hour, as long as the service is there.
-pub(crate) async fn keep(service: Weak<Service>, stop: CancellationToken) {
+/// Looks once an hour, as long as the service is there, where this replica is the first in its view.
+pub(crate) async fn keep(service: Weak<Service>) {
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
+        tokio::time::sleep(EVERY).await;
         let Some(service) = service.upgrade() else { return };
+        if !service.ownership.is_first() {
+            continue; // one of the replicas is enough
+        }
         if let Err(error) = service.forget().await {
             tracing::warn!(%error, "cannot forget old alarms and rules; trying again in an hour");
         }

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
     Clock, Result, TenantId, Uid,
-    port::{CommandSender, Log, Records, Registry, Signal, Signals, TelemetryReader, Topic},
+    port::{CommandSender, Leases, Log, Records, Registry, Signal, Signals, TelemetryReader, Topic},
 };
+use weir_runtime::ownership::Ownership;
 
 use crate::{
     Config,
@@ -19,11 +19,11 @@ use crate::{
     housekeeping,
     metrics::Metrics,
     outbox::Dispatcher,
-    owner::{self, Bells, Shared},
+    owner::{Bells, Owner, READER, Shared},
     rules::Store,
 };
 
-/// How long owners may take to record their last state before they are left to end by themselves.
+/// How long tries of actions that are under way may take before they are left to end by themselves.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Rules over the log, alarms, actions. Dropped without [`weir_runtime::Service::drain`], it ends as a crash would.
@@ -36,27 +36,32 @@ pub struct Service {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) ownership: Ownership,
     pub(crate) watches: Admission,
     pub(crate) tests: Admission,
     pub(crate) tasks: TaskTracker,
     /// Ends every stream of answers.
     pub(crate) closing: CancellationToken,
+    /// Ends every task but those of owners.
+    stop: CancellationToken,
     /// Ends everything where it stands.
     kill: CancellationToken,
 }
 
 impl Service {
-    /// Claims every partition, recovers, and starts to evaluate.
+    /// Joins the other replicas, and starts an owner for each partition that is this one's: returns when these have
+    /// recovered and evaluate.
     ///
     /// # Errors
     /// `InvalidArgument` for a configuration out of bounds; `FailedPrecondition` (`PARTITIONS_CHANGED`) for another
-    /// partition count than the recorded one; those of store and log.
+    /// partition count than the recorded one; those of store, log and leases.
     #[allow(clippy::too_many_arguments)] // the ports that it stands on, each once
     pub async fn start(
         config: Config,
         log: Arc<dyn Log>,
         records: Arc<dyn Records>,
         signals: Arc<dyn Signals>,
+        leases: Arc<dyn Leases>,
         registry: Arc<dyn Registry>,
         commands: Arc<dyn CommandSender>,
         telemetry: Arc<dyn TelemetryReader>,
@@ -69,6 +74,7 @@ impl Service {
         let catalog = Arc::new(Catalog::new(rules.clone()));
         let alarms = Arc::new(Alarms::new(
             Arc::clone(&records),
+            Arc::clone(&signals),
             Arc::clone(&clock),
             config.partitions,
             config.actions.waiting_per_rule,
@@ -93,10 +99,9 @@ impl Service {
             dispatcher,
             clock: Arc::clone(&clock),
             metrics,
-            trouble: Mutex::default(),
             evaluated: Mutex::default(),
-            stop: CancellationToken::new(),
         });
+        let ownership = Ownership::join(&*leases, READER, config.partitions).await?;
         let service = Arc::new(Self {
             watches: Admission::new("watches", config.streams_per_tenant),
             tests: Admission::new("tests", config.streams_per_tenant),
@@ -108,8 +113,10 @@ impl Service {
             catalog,
             alarms,
             shared,
+            ownership,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
             kill,
         });
         service.run().await?;
@@ -120,28 +127,22 @@ impl Service {
         // Listening begins before anything is read, so that no change falls in between.
         for topic in [Topic::Rules, Topic::Registry] {
             let (heard, shared) = (self.signals.subscribe(topic).await, Arc::clone(&self.shared));
-            self.spawn(async move {
-                tokio::select! {
-                    () = shared.stop.cancelled() => {}
-                    () = shared.bells.listen(heard) => {}
-                }
-            });
+            self.spawn(async move { shared.bells.listen(heard).await });
         }
-        let claims = self.alarms.every_partition().map(|partition| {
-            let shared = Arc::clone(&self.shared);
-            async move { Ok::<_, weir_core::Error>((partition, owner::claim(&shared, partition).await?)) }
-        });
-        for (partition, owned) in try_join_all(claims).await? {
-            self.spawn(owner::own(Arc::clone(&self.shared), partition, owned));
-        }
-        self.spawn(housekeeping::keep(Arc::downgrade(self), self.shared.stop.clone()));
-        Ok(())
+        let (heard, alarms) = (self.signals.subscribe(Topic::Alarms).await, Arc::clone(&self.alarms));
+        self.spawn(async move { alarms.listen(heard).await });
+        self.spawn(housekeeping::keep(Arc::downgrade(self)));
+        self.ownership.start(Arc::new(Owner(Arc::clone(&self.shared)))).await
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let kill = self.kill.clone();
+        let (kill, stop) = (self.kill.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            kill.run_until_cancelled(task).await;
+            tokio::select! {
+                () = task => {}
+                () = kill.cancelled() => {}
+                () = stop.cancelled() => {}
+            }
         });
     }
 
@@ -174,13 +175,7 @@ impl weir_runtime::Service for Service {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        let trouble = self.shared.trouble.lock();
-        match trouble.iter().min_by_key(|(partition, _)| **partition) {
-            None => Ok(()),
-            Some((partition, why)) => {
-                Err(format!("{} partitions are not evaluated; partition {partition}: {why}", trouble.len()))
-            }
-        }
+        self.ownership.ready()
     }
 
     async fn stop_intake(&self) {
@@ -189,16 +184,15 @@ impl weir_runtime::Service for Service {
 
     async fn drain(&self) {
         self.closing.cancel();
-        self.shared.stop.cancel();
+        self.ownership.end().await;
+        self.stop.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout(DRAIN_MAX, async {
             self.tasks.wait().await;
             self.shared.dispatcher.drain().await;
         });
         if ended.await.is_err() {
-            tracing::warn!(
-                "rules did not record their last state in time; the next start reads a little more again"
-            );
+            tracing::warn!("actions that are under way did not end in time; they are tried again");
         }
         self.kill.cancel();
     }

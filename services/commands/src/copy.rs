@@ -13,7 +13,6 @@ use weir_core::{
 
 use crate::{
     Service,
-    hub::Change,
     machine::Held,
     send::queued,
     store::{
@@ -71,7 +70,7 @@ impl Service {
                 continue;
             }
             let sequence = record.sequence;
-            let generation = self.generation_of(sequence);
+            let generation = self.marks.generation_of(sequence);
             let position = Position { stream: Stream::Commands, generation, sequence, index: 0, partition };
             commands.push(queued(request, position));
         }
@@ -159,19 +158,23 @@ impl Service {
     }
 
     async fn announce(&self, partition: Partition, commands: Vec<Command>) {
-        let now = self.clock.now();
         let mut rung: HashMap<Uid, DeviceKey> = HashMap::new();
         for command in commands {
             let request = command.request;
             self.backlog.leave(request.to.uid, request.id);
             self.timers.lower(partition, request.expires_at);
             self.metrics.came_into(State::Queued);
-            self.hub.tell(Change { to: request.to.clone(), id: request.id, at: now });
+            self.tell(&request.to, request.id).await;
             rung.insert(request.to.uid, request.to);
         }
         for to in rung.into_values() {
             self.ring(&to).await;
         }
+    }
+
+    /// Tells whoever waits for a change of the command, on whatever replica.
+    pub(crate) async fn tell(&self, to: &DeviceKey, id: Uid) {
+        self.signals.publish(Signal::CommandChanged { to: to.clone(), id }).await;
     }
 
     /// Tells whoever serves the device to look at its queue.

@@ -7,6 +7,7 @@ use weir_core::{
     command::{Command, DeviceKey},
     name,
 };
+use weir_runtime::marks::Mark;
 
 use crate::{Service, machine::Event};
 
@@ -24,14 +25,16 @@ impl Service {
             return Ok(found);
         }
         let end = self.log.bounds(Stream::Commands).await?.last;
-        let mut copied = self.copied.subscribe();
+        let end = Mark { generation: self.marks.generation_of(end), sequence: end };
+        let mut moved = self.marks.moved();
         let search = async {
             loop {
-                let complete = copied.borrow_and_update().iter().all(|through| *through >= end);
+                moved.borrow_and_update();
+                let complete = self.marks.all().iter().all(|copied| *copied >= end);
                 if let Some(found) = self.store.named(tenant, id).await? {
                     return Ok(found);
                 }
-                if complete || copied.changed().await.is_err() {
+                if complete || moved.changed().await.is_err() {
                     return Err(Error::not_found(name::child(tenant, "commands", id)));
                 }
             }
@@ -66,8 +69,8 @@ impl Service {
                 return Ok(latest);
             }
             let changed = async {
-                // Lagged: look; Closed does not happen while this service lives
-                while changes.recv().await.is_ok_and(|change| change.id != id) {}
+                // Lagged, or a gap: look; Closed does not happen while this service lives
+                while changes.recv().await.is_ok_and(|heard| heard.is_some_and(|change| change.id != id)) {}
             };
             let look = (tokio::time::Instant::now() + LOOK_EVERY).min(deadline);
             let _ = tokio::time::timeout_at(look, changed).await;
@@ -79,5 +82,5 @@ impl Service {
     }
 }
 
-/// Changes that another process made are found out within this time.
+/// Changes of which no signal told are found out within this time.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,11 +1,14 @@
-//! Tells those who wait inside this process that a command has changed. Only where to look is told: whoever hears it
-//! reads the store.
+//! Tells those who wait inside this process that a command has changed, here or on another replica: all of them tell by
+//! signals, and this hears them. Only where to look is told: whoever hears it reads the store.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use weir_core::{TenantId, Timestamp, Uid, command::DeviceKey};
+
+/// What is told: a change, or that some may be missing.
+pub(crate) type Heard = Option<Change>;
 
 /// A change of a command, or its arrival.
 #[derive(Debug, Clone)]
@@ -21,10 +24,10 @@ const BEHIND_MAX: usize = 4_096;
 
 /// Where changes are told.
 pub(crate) struct Hub {
-    all: broadcast::Sender<Change>,
+    all: broadcast::Sender<Heard>,
     /// Apart, so that no tenant's burst puts another's listeners behind. Only tenants that somebody listens to, or did
     /// until the last one began.
-    of_tenant: Mutex<HashMap<TenantId, broadcast::Sender<Change>>>,
+    of_tenant: Mutex<HashMap<TenantId, broadcast::Sender<Heard>>>,
 }
 
 impl Hub {
@@ -34,18 +37,26 @@ impl Hub {
 
     pub(crate) fn tell(&self, change: Change) {
         if let Some(listeners) = self.of_tenant.lock().get(&change.to.tenant) {
-            let _ = listeners.send(change.clone()); // the last one has gone
+            let _ = listeners.send(Some(change.clone())); // the last one has gone
         }
-        let _ = self.all.send(change); // nobody listens
+        let _ = self.all.send(Some(change)); // nobody listens
+    }
+
+    /// Changes may be missing: everybody looks.
+    pub(crate) fn tell_gap(&self) {
+        for listeners in self.of_tenant.lock().values() {
+            let _ = listeners.send(None);
+        }
+        let _ = self.all.send(None);
     }
 
     /// Every tenant's changes: for whoever looks at the store as well when it is behind.
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Change> {
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.all.subscribe()
     }
 
     /// A tenant's changes.
-    pub(crate) fn listen_to(&self, tenant: &TenantId) -> broadcast::Receiver<Change> {
+    pub(crate) fn listen_to(&self, tenant: &TenantId) -> broadcast::Receiver<Heard> {
         let mut of_tenant = self.of_tenant.lock();
         of_tenant.retain(|_, listeners| listeners.receiver_count() > 0);
         let listeners = of_tenant.entry(tenant.clone()).or_insert_with(|| broadcast::Sender::new(BEHIND_MAX));
@@ -77,7 +88,7 @@ mod tests {
         }
         hub.tell(change("quiet", 2));
         assert_eq!(busy.try_recv().unwrap_err(), TryRecvError::Lagged(1));
-        assert_eq!([1, 2].map(|_| quiet.try_recv().unwrap().id), [1, 2].map(Uid::from_u128));
+        assert_eq!([1, 2].map(|_| quiet.try_recv().unwrap().unwrap().id), [1, 2].map(Uid::from_u128));
         assert_eq!(quiet.try_recv().unwrap_err(), TryRecvError::Empty);
     }
 

@@ -1,13 +1,17 @@
-//! The owner of a partition: reads the log from its progress, copies, and moves its progress. And what keeps it, and
-//! whatever else works in the background, at work.
+//! The owner of a partition: reads the log from its progress, copies, and moves its progress.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 use weir_core::{
-    Error, ErrorKind, Partition, Result, Stream,
-    port::{Batch, Records},
+    Error, Partition, Result, Stream, Timestamp,
+    port::Batch,
     progress::{Claim, Progress},
+};
+use weir_runtime::{
+    marks::Mark,
+    ownership::{Held, Work},
 };
 
 use crate::Service;
@@ -20,120 +24,48 @@ const READ_MAX: usize = 256 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// An idle partition records how far the stream is this often, so that it does not pin the trim.
 const IDLE_RECORD_EVERY: Duration = Duration::from_secs(10);
-/// First and longest pause after a failure: quick for a blip, and no storm against a store that is down.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// Another process may be claiming too; the last one wins.
-const CLAIM_TRIES: usize = 8;
 
-/// What works in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Worker {
-    /// Copies a partition.
-    Owner(Partition),
-    /// Ends what is over.
-    Sweep,
-}
+/// Owns partitions: each attempt claims anew and begins at the recorded progress.
+pub(crate) struct Owner(pub(crate) Arc<Service>);
 
-impl fmt::Display for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Owner(partition) => write!(f, "partition {partition} of commands"),
-            Self::Sweep => f.write_str("the end of commands whose time is over"),
+#[async_trait]
+impl Work for Owner {
+    async fn own(&self, held: &Held) -> Result<()> {
+        let (service, partition) = (&self.0, held.partition());
+        let records = Arc::clone(&service.records);
+        let claim = Claim::take(records, READER, Stream::Commands, partition).await?;
+        // What the former owner has left to end.
+        service.timers.lower(partition, Timestamp::MIN);
+        tokio::select! {
+            ended = service.read(held, claim) => ended,
+            never = service.marks.announce(&*service.signals, partition) => match never {},
         }
     }
-}
 
-/// Claims a partition of the stream.
-///
-/// # Errors
-/// `Unavailable` of the store; `Aborted` where others claim it again and again.
-pub(crate) async fn claim(records: Arc<dyn Records>, partition: Partition) -> Result<Claim> {
-    let mut tries = 1;
-    loop {
-        match Claim::take(Arc::clone(&records), READER, Stream::Commands, partition).await {
-            Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
-            done => return done,
-        }
-    }
+    fn failed(&self, _: Partition, _: &Error) {}
 }
 
 impl Service {
-    /// Runs a worker until it ends well, which it does when the service stops. Each attempt is a task of its own, so that
-    /// a panic in it is a failure like any other and not work that nobody does; [`Service::works`] tells that it is over.
-    pub(crate) async fn keep_at_work<F>(
-        self: Arc<Self>,
-        worker: Worker,
-        mut start: impl FnMut(Arc<Self>) -> F,
-    ) where
-        F: Future<Output = Result<()>> + Send + 'static,
-    {
-        let mut pause = BACKOFF.0;
-        while !self.stop.is_cancelled() {
-            let started = Instant::now();
-            let ended = tokio::spawn(start(Arc::clone(&self))).await;
-            let Err(error) =
-                ended.unwrap_or_else(|source| Err(Error::internal("it panicked").with_source(source)))
-            else {
-                return;
-            };
-            self.trouble.lock().insert(worker, error.to_string());
-            if error.kind() == ErrorKind::Unavailable {
-                tracing::warn!(%worker, %error, "a worker failed and begins anew");
-            } else {
-                tracing::error!(%worker, error = ?error, "a worker failed and begins anew");
-            }
-            if started.elapsed() > BACKOFF.1 {
-                pause = BACKOFF.0; // it went well for a while
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
-            }
-        }
-    }
-
-    /// A worker does what it is for.
-    pub(crate) fn works(&self, worker: Worker) {
-        self.trouble.lock().remove(&worker);
-    }
-
-    /// Owns a partition until the service stops. A failure, or another's claim, ends what is known here; the next attempt
-    /// claims again and begins at the recorded progress.
-    pub(crate) async fn own(self: Arc<Self>, partition: Partition, claimed: Claim) {
-        let mut claimed = Some(claimed);
-        let session = |service: Arc<Self>| {
-            let claimed = claimed.take();
-            async move {
-                let claim = match claimed {
-                    Some(claim) => claim,
-                    None => claim(Arc::clone(&service.records), partition).await?,
-                };
-                service.read(partition, claim).await
-            }
-        };
-        self.keep_at_work(Worker::Owner(partition), session).await;
-    }
-
-    async fn read(&self, partition: Partition, mut claim: Claim) -> Result<()> {
+    async fn read(&self, held: &Held, mut claim: Claim) -> Result<()> {
+        let partition = held.partition();
         let resumed = claim.resume(&*self.log, Stream::Commands, self.config.partitions).await?;
         if let Some(lost) = &resumed.lost {
             tracing::error!(%partition, lost, "the log of commands has lost what it had accepted");
         }
         let mut progress = resumed.progress;
-        *self.generations.write() = Some(resumed.generations);
+        self.marks.adopt(resumed.generations);
         let mut reader = self.log.read_from(Stream::Commands, partition, resumed.from).await?;
-        self.works(Worker::Owner(partition));
+        held.works();
         let mut recorded_at = Instant::now();
         loop {
             let batch = tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
+                () = held.stop().cancelled() => break,
                 batch = reader.next(READ_MAX, READ_WAIT) => batch?,
             };
             if batch.records.is_empty() {
-                progress.idle_through(self.generation_of(batch.end), batch.end);
-                self.set_copied(partition, batch.end);
-                let behind = progress.sequence > claim.progress().sequence;
-                if behind && recorded_at.elapsed() >= IDLE_RECORD_EVERY {
+                progress.idle_through(self.marks.generation_of(batch.end), batch.end);
+                self.copied(partition, &progress);
+                if progress != *claim.progress() && recorded_at.elapsed() >= IDLE_RECORD_EVERY {
                     claim.advance(progress.clone(), Vec::new()).await?;
                     recorded_at = Instant::now();
                 }
@@ -143,29 +75,21 @@ impl Service {
             claim.advance(progress.clone(), Vec::new()).await?;
             recorded_at = Instant::now();
         }
+        if progress == *claim.progress() { Ok(()) } else { claim.advance(progress, Vec::new()).await }
     }
 
     async fn take(&self, partition: Partition, batch: &Batch, progress: &mut Progress) -> Result<()> {
         self.copy(partition, &batch.records).await?;
         for record in &batch.records {
-            progress.passed(self.generation_of(record.sequence), record.sequence, record.id);
+            progress.passed(self.marks.generation_of(record.sequence), record.sequence, record.id);
         }
-        self.set_copied(partition, progress.sequence);
+        self.copied(partition, progress);
         Ok(())
     }
 
-    fn set_copied(&self, partition: Partition, through: u64) {
-        self.copied.send_if_modified(|copied| match copied.get_mut(usize::from(partition.0)) {
-            Some(known) if *known < through => {
-                *known = through;
-                true
-            }
-            _ => false,
-        });
-    }
-
-    /// The generation of a sequence of the log as it is now.
-    pub(crate) fn generation_of(&self, sequence: u64) -> u32 {
-        self.generations.read().as_ref().map_or(0, |generations| generations.of(sequence))
+    /// Tells how far a partition is in the store.
+    fn copied(&self, partition: Partition, progress: &Progress) {
+        let mark = Mark { generation: progress.generation, sequence: progress.sequence };
+        self.marks.advance(partition, mark);
     }
 }

@@ -64,7 +64,7 @@ impl Service {
             ))
         })??;
         on_the_way.accepted();
-        let generation = self.generation_of(sequence);
+        let generation = self.marks.generation_of(sequence);
         let position = Position { stream: Stream::Commands, generation, sequence, index: 0, partition };
         Ok(queued(request, position))
     }

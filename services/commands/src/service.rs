@@ -1,31 +1,27 @@
 //! Commands as a running service.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Clock, Partition, Result, Stream,
-    port::{Log, Records, Registry, Signals},
-    progress::Generations,
+    Clock, Result, Stream,
+    port::{Leases, Log, Records, Registry, Signal, SignalStream, Signals, Topic},
 };
-use weir_runtime::trim::trim_once;
+use weir_runtime::{marks::Marks, ownership::Ownership, trim::trim_once};
 
 use crate::{
     Config,
     backlog::Backlog,
-    hub::Hub,
+    hub::{Change, Hub},
     metrics::Metrics,
-    owner::{self, READER, Worker},
+    owner::{Owner, READER},
     store::Store,
     sweep::Timers,
 };
 
-/// Claims at once: an engine syncs them together.
-const CLAIM_WIDTH: usize = 64;
 /// Trimming frees whole segments of minutes or hours.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 
@@ -42,12 +38,11 @@ pub struct Service {
     pub(crate) hub: Hub,
     pub(crate) backlog: Backlog,
     pub(crate) timers: Timers,
-    /// The generations of the log, as the last owner that looked found them.
-    pub(crate) generations: RwLock<Option<Generations>>,
-    /// Up to which sequence of the stream each partition is in the store.
-    pub(crate) copied: watch::Sender<Vec<u64>>,
-    /// What keeps a worker from its work, in words.
-    pub(crate) trouble: Mutex<BTreeMap<Worker, String>>,
+    /// Up to where each partition of the stream is in the store, whoever copied it.
+    pub(crate) marks: Marks,
+    pub(crate) ownership: Ownership,
+    /// Why commands whose time is over are not ended, where they are not.
+    pub(crate) not_swept: Mutex<Option<String>>,
     /// Ends streams.
     pub(crate) stop_intake: CancellationToken,
     /// Ends everything.
@@ -56,38 +51,40 @@ pub struct Service {
 }
 
 impl Service {
-    /// Claims every partition and starts to copy, to end what is over, and to trim.
+    /// Joins the other replicas, and starts to copy the partitions that are this one's, to end what is over in them, and
+    /// to trim.
     ///
     /// # Errors
     /// `InvalidArgument` for a configuration out of bounds; `FailedPrecondition` for a changed partition count;
-    /// `Unavailable` of log or store.
+    /// `Unavailable` of log, store or leases.
     #[allow(clippy::too_many_arguments)] // each is a port of its own
     pub async fn start(
         config: Config,
         log: Arc<dyn Log>,
         records: Arc<dyn Records>,
         signals: Arc<dyn Signals>,
+        leases: Arc<dyn Leases>,
         registry: Arc<dyn Registry>,
         clock: Arc<dyn Clock>,
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>> {
         config.check()?;
         let partitions = config.partitions;
-        let generations = Generations::open(&*records, &*log, Stream::Commands, partitions).await?;
-        let claims = (0..partitions).map(Partition).map(|partition| {
-            let records = Arc::clone(&records);
-            async move { Ok::<_, weir_core::Error>((partition, owner::claim(records, partition).await?)) }
-        });
-        let claims: Vec<_> = stream::iter(claims).buffer_unordered(CLAIM_WIDTH).try_collect().await?;
+        // Listening begins before anything is read, so that nothing falls in between.
+        let (written, changed) =
+            (signals.subscribe(Topic::Progress).await, signals.subscribe(Topic::CommandChanges).await);
+        let marks =
+            Marks::open(Arc::clone(&log), Arc::clone(&records), Stream::Commands, READER, partitions).await?;
+        let ownership = Ownership::join(&*leases, READER, partitions).await?;
         let service = Arc::new(Self {
             store: Store::new(Arc::clone(&records)),
             metrics: Metrics::new(metrics)?,
             hub: Hub::new(),
             backlog: Backlog::default(),
             timers: Timers::new(partitions),
-            generations: RwLock::new(Some(generations)),
-            copied: watch::Sender::new(vec![0; usize::from(partitions)]),
-            trouble: Mutex::default(),
+            not_swept: Mutex::default(),
+            marks,
+            ownership,
             stop_intake: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -98,12 +95,34 @@ impl Service {
             registry,
             clock,
         });
-        for (partition, claim) in claims {
-            service.tasks.spawn(Arc::clone(&service).own(partition, claim));
-        }
+        service.tasks.spawn(Arc::clone(&service).listen(written, changed));
         service.tasks.spawn(Arc::clone(&service).sweep());
         service.tasks.spawn(Arc::clone(&service).trim());
+        if let Err(error) = service.ownership.start(Arc::new(Owner(Arc::clone(&service)))).await {
+            service.stop.cancel();
+            return Err(error);
+        }
         Ok(service)
+    }
+
+    /// Hears what the replicas have copied and changed, this one among them.
+    async fn listen(self: Arc<Self>, written: SignalStream, mut changed: SignalStream) {
+        let changes = async {
+            while let Some(signal) = changed.next().await {
+                match signal {
+                    Some(Signal::CommandChanged { to, id }) => {
+                        self.backlog.leave(to.uid, id); // it is in the store
+                        self.hub.tell(Change { to, id, at: self.clock.now() });
+                    }
+                    Some(_) => {}
+                    None => self.hub.tell_gap(),
+                }
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            _ = async { tokio::join!(self.marks.listen(written), changes) } => {}
+        }
     }
 
     async fn trim(self: Arc<Self>) {
@@ -111,6 +130,9 @@ impl Service {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(TRIM_EVERY) => {}
+            }
+            if !self.ownership.is_first() {
+                continue; // one of the replicas is enough; two do no harm
             }
             let (partitions, keep) = (self.config.partitions, self.config.log_keep);
             let trimmed = trim_once(
@@ -136,9 +158,10 @@ impl weir_runtime::Service for Service {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        match self.trouble.lock().iter().next() {
+        self.ownership.ready()?;
+        match &*self.not_swept.lock() {
             None => Ok(()),
-            Some((worker, what)) => Err(format!("{worker}: {what}")),
+            Some(what) => Err(format!("the end of commands whose time is over: {what}")),
         }
     }
 
@@ -148,6 +171,7 @@ impl weir_runtime::Service for Service {
 
     async fn drain(&self) {
         self.stop_intake.cancel();
+        self.ownership.end().await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -1,20 +1,19 @@
 //! Ends commands whose time is over, and later removes them: driven by an index in the order of those times, so that
 //! neither a restart nor an absent device matters.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::ready, stream};
+use futures::{FutureExt, StreamExt, future::ready, stream};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use weir_core::{
-    ErrorKind, Partition, Result, Timestamp, json,
+    Error, ErrorKind, Partition, Result, Timestamp, json,
     port::{KeyRange, Write},
 };
 
 use crate::{
     Service,
     machine::Event,
-    owner::Worker,
     store::{
         DEVICES, NAMES, TENANTS, TIMERS, TO, Timer, command_key, day_of, day_place, device_place, listed_key,
         name_place, pending_key, position_key, timer_key, timer_place,
@@ -29,6 +28,8 @@ const WIDTH: usize = 32;
 const TICK: Duration = Duration::from_millis(250);
 /// How long a partition rests after the store failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// First and longest pause after everything failed: quick for a blip, and no storm.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// When the next timer of each partition is due, as far as this process knows.
 pub(crate) struct Timers {
@@ -58,29 +59,46 @@ impl Timers {
         }
     }
 
-    /// The partitions where something is due; until they are lowered again, nothing is.
-    fn take_due(&self, now: Timestamp) -> Vec<Partition> {
+    /// The partitions where something is due, of those that `owns` says are this replica's; until they are lowered again,
+    /// nothing is. Whoever becomes the owner of one lowers it.
+    fn take_due(&self, now: Timestamp, owns: impl Fn(Partition) -> bool) -> Vec<Partition> {
         let mut due = Vec::new();
-        for (index, next) in self.next.lock().iter_mut().enumerate() {
+        for (partition, next) in (0..).map(Partition).zip(self.next.lock().iter_mut()) {
             if *next <= now {
                 *next = Timestamp::MAX;
-                due.extend(u16::try_from(index).map(Partition));
+                due.push(partition);
             }
         }
+        due.retain(|partition| owns(*partition));
         due
     }
 }
 
 impl Service {
-    /// Ends what is over until the service stops.
+    /// Ends what is over until the service stops. A panic is a failure like any other, not work that nobody does.
     pub(crate) async fn sweep(self: Arc<Self>) {
-        self.keep_at_work(Worker::Sweep, |service| async move { service.sweep_all().await }).await;
+        let mut pause = BACKOFF.0;
+        while !self.stop.is_cancelled() {
+            let began = Instant::now();
+            let ended = AssertUnwindSafe(self.sweep_all()).catch_unwind().await;
+            let Err(error) = ended.unwrap_or_else(|_| Err(Error::internal("it panicked"))) else { return };
+            tracing::error!(error = ?error, "ending commands whose time is over failed and begins anew");
+            *self.not_swept.lock() = Some(error.to_string());
+            if began.elapsed() > BACKOFF.1 {
+                pause = BACKOFF.0; // it went well for a while
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+            }
+        }
     }
 
     async fn sweep_all(&self) -> Result<()> {
         self.timers.forget();
         loop {
-            for partition in self.timers.take_due(self.clock.now()) {
+            let owns = |partition| self.ownership.owns(partition);
+            for partition in self.timers.take_due(self.clock.now(), owns) {
                 let next = match self.sweep_partition(partition).await {
                     Ok(next) => next,
                     Err(error) => {
@@ -92,7 +110,7 @@ impl Service {
                     self.timers.lower(partition, next);
                 }
             }
-            self.works(Worker::Sweep);
+            *self.not_swept.lock() = None;
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.timers.lowered.notified() => {}

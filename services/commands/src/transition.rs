@@ -9,7 +9,6 @@ use weir_core::{
 
 use crate::{
     Service,
-    hub::Change,
     machine::{Event, Held, Moved, apply},
     store::{
         DEVICES, Entry, OPEN, Pending, SESSION, Versioned, command_key, device_place, pending_key,
@@ -104,7 +103,7 @@ impl Service {
     async fn moved(&self, command: &Command) {
         let (state, to) = (command.state, &command.request.to);
         self.metrics.came_into(state);
-        self.hub.tell(Change { to: to.clone(), id: command.request.id, at: self.clock.now() });
+        self.tell(to, command.request.id).await;
         if state.is_final()
             && let Err(error) = self.close(&Entry::of(command)).await
         {

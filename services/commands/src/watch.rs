@@ -18,7 +18,7 @@ use weir_core::{
 
 use crate::{
     Service,
-    hub::Change,
+    hub::{Change, Heard},
     list::Cursor as ListCursor,
     store::{Entry, OPEN, day_of, position_key},
 };
@@ -111,7 +111,7 @@ impl Service {
 struct Feed {
     service: Arc<Service>,
     scope: Scope,
-    changes: Receiver<Change>,
+    changes: Receiver<Heard>,
     sender: mpsc::Sender<Item>,
     cursor: Cursor,
     told_at: Instant,
@@ -133,7 +133,8 @@ impl Feed {
                 change = tokio::time::timeout_at(self.told_at + HEARTBEAT, self.changes.recv()) => change,
             };
             match change {
-                Ok(Ok(change)) => self.tell_change(&change).await?,
+                Ok(Ok(Some(change))) => self.tell_change(&change).await?,
+                Ok(Ok(None)) => self.look_again(began).await?,
                 Ok(Err(RecvError::Lagged(missed))) => return Err(slow(missed)),
                 Ok(Err(RecvError::Closed)) => return Ok(()),
                 Err(_) => self.tell(Told::Heartbeat, Cursor::After(self.service.clock.now())).await?,
@@ -194,6 +195,15 @@ impl Feed {
             }
         }
         Ok(())
+    }
+
+    /// Changes may be missing: tells everything since the last that was told for certain.
+    async fn look_again(&mut self, began: Timestamp) -> Result<()> {
+        let since = match self.cursor {
+            Cursor::After(at) => at,
+            Cursor::Snapshot => began,
+        };
+        self.changed_since(since.saturating_sub(MARGIN)).await
     }
 
     async fn tell_change(&mut self, change: &Change) -> Result<()> {

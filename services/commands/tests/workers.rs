@@ -76,6 +76,7 @@ async fn start(table: Table) -> (Arc<Service>, Arc<Panicking>, Fixture) {
         Arc::clone(&fixture.log),
         Arc::clone(&records) as _,
         Arc::clone(&fixture.signals) as _,
+        Arc::new(weir_log_embedded::LocalLeases::new()),
         Arc::new(AllDevices),
         Arc::clone(&fixture.clock) as _,
         &prometheus::Registry::new(),

@@ -19,7 +19,7 @@ use weir_core::{
     selector::Selector,
 };
 use weir_frame::Encoder;
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_storage::{Config, Service};
 use weir_store_embedded::EmbeddedStore;
 
@@ -107,6 +107,7 @@ async fn run(partitions: u16) {
         Arc::clone(&store) as _,
         store,
         Arc::new(LocalSignals::new()),
+        Arc::new(LocalLeases::new()),
         Arc::new(Nobody),
         Arc::new(SystemClock),
         &metrics,

@@ -1,6 +1,6 @@
 //! Storage: frames become rows, and rows become answers.
 //!
-//! The write side ([`Service::start`] spawns one owner for each partition) reads frames from its recorded progress, decides
+//! The write side (an owner for each partition that is this replica's: `weir_runtime::ownership`) reads frames from its recorded progress, decides
 //! which values are late and in which bucket a row goes, writes, tells `written`, and moves its progress once the store
 //! has it durably. The read side merges immutable rows by position: one value for each (device, metric, ts), the one
 //! accepted last.

@@ -1,6 +1,6 @@
 //! The service: its owners, its readers, and their orderly end.
 
-use std::{sync::Arc, thread::available_parallelism, time::Duration};
+use std::{sync::Arc, thread::available_parallelism};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,15 +10,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
     Clock, Error, ErrorKind, Partition, Position, Result, Stream,
     port::{
-        Log, Records, Registry, RuleRow, RuleRows, RuleScan, ScanOrder, SeriesKey, Signals, TelemetryReader,
-        TelemetryStore,
+        Leases, Log, Records, Registry, RuleRow, RuleRows, RuleScan, ScanOrder, SeriesKey, SignalStream,
+        Signals, TelemetryReader, TelemetryStore, Topic,
     },
 };
 use weir_frame::row::RowView;
+use weir_runtime::ownership::Ownership;
 
 use crate::{
     Config,
-    marks::Marks,
+    marks::{self, Marks},
     metrics::Metrics,
     poison::{self, Info, Place},
     query::{
@@ -26,23 +27,24 @@ use crate::{
         Wants, resolve,
     },
     read::{Range, Reader, Rows},
-    tail::{FanOut, Sources, Tail, TailRequest},
+    tail::{FanOut, Follower, Sources, Tail, TailRequest},
     trim::trim,
-    writer::{Engines, Health, Owner, READER, Shared, claim_all},
+    writer::{Owner, READER, Shared},
 };
 
-/// How long an owner may take to record its last progress before its task is left to end by itself.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-
-/// Writes what the log has, and answers questions about it.
+/// Writes what the log has, and answers questions about it. Dropped without [`weir_runtime::Service::drain`], it ends as a
+/// crash would.
 pub struct Service {
     pub(crate) config: Config,
     pub(crate) registry: Arc<dyn Registry>,
     signals: Arc<dyn Signals>,
     shared: Arc<Shared>,
+    ownership: Arc<Ownership>,
     queries: Arc<Admission>,
     tails: Arc<Admission>,
     tasks: TaskTracker,
+    /// Ends every task but those of owners.
+    stop: CancellationToken,
     /// Ends every stream of answers.
     pub(crate) closing: CancellationToken,
 }
@@ -59,11 +61,11 @@ pub struct PartitionLag {
 }
 
 impl Service {
-    /// Claims every partition, and starts an owner for each.
+    /// Joins the other replicas, and starts an owner for each partition that is this one's.
     ///
     /// # Errors
-    /// `FailedPrecondition` (`PARTITIONS_CHANGED`) for another partition count than the recorded one; those of store and
-    /// log.
+    /// `FailedPrecondition` (`PARTITIONS_CHANGED`) for another partition count than the recorded one; those of store, log
+    /// and leases.
     #[allow(clippy::too_many_arguments)] // the ports that it stands on, each once
     pub async fn start(
         config: Config,
@@ -71,49 +73,70 @@ impl Service {
         records: Arc<dyn Records>,
         telemetry: Arc<dyn TelemetryStore>,
         signals: Arc<dyn Signals>,
+        leases: Arc<dyn Leases>,
         registry: Arc<dyn Registry>,
         clock: Arc<dyn Clock>,
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>> {
         let metrics = Arc::new(Metrics::new(metrics)?);
-        let engines = Engines {
-            log: &*log,
-            records: &records,
-            store: &*telemetry,
-            metrics: &metrics,
-            partitions: config.partitions,
-        };
-        let (claimed, generations) = claim_all(&engines).await?;
-        let marks = Arc::new(Marks::new(generations, claimed.iter().map(|claimed| claimed.mark())));
+        let partitions = config.partitions;
+        // Listening begins before marks are read, so that none falls in between.
+        let heard = signals.subscribe(Topic::Progress).await;
+        let marks =
+            Marks::open(Arc::clone(&log), Arc::clone(&records), Stream::Readings, READER, partitions).await?;
+        let marks = Arc::new(marks);
         let shared = Arc::new(Shared {
             config: config.writer.clone(),
-            fan_out: FanOut::new(config.query.tail_buffer.as_usize(), Arc::clone(&metrics)),
+            fan_out: FanOut::new(
+                config.query.tail_buffer.as_usize(),
+                Arc::clone(&marks),
+                Arc::clone(&metrics),
+            ),
             // One core has nothing to gain from a second batch, but another partition should not wait for its write.
             slots: Semaphore::new(available_parallelism().map_or(2, |cores| cores.get().max(2))),
-            stop: CancellationToken::new(),
-            health: Health::default(),
             store: telemetry,
+            signals: Arc::clone(&signals),
             log,
             records,
             marks,
             metrics,
         });
-        let tasks = TaskTracker::new();
-        for (partition, claimed) in (0..).map(Partition).zip(claimed) {
-            tasks.spawn(Owner::new(Arc::clone(&shared), partition).run(claimed));
-        }
-        tasks.spawn(trim(Arc::clone(&shared), config.partitions, config.keep, clock));
-        tasks.close();
-        Ok(Arc::new(Self {
+        let ownership = Arc::new(Ownership::join(&*leases, READER, partitions).await?);
+        let service = Arc::new(Self {
             queries: Admission::new("queries", config.query.queries_per_tenant),
             tails: Admission::new("live tails", config.query.tails_per_tenant),
             closing: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             config,
             registry,
             signals,
             shared,
-            tasks,
-        }))
+            ownership,
+        });
+        service.spawn_tasks(heard, clock);
+        service.ownership.start(Arc::new(Owner(Arc::clone(&service.shared)))).await?;
+        Ok(service)
+    }
+
+    fn spawn_tasks(&self, heard: SignalStream, clock: Arc<dyn Clock>) {
+        let Shared { log, marks, fan_out, .. } = &*self.shared;
+        for partition in (0..self.config.partitions).map(Partition) {
+            let (log, marks, fan_out) = (Arc::clone(log), Arc::clone(marks), Arc::clone(fan_out));
+            self.spawn(Follower { log, marks, fan_out, partition }.follow());
+        }
+        let marks = Arc::clone(marks);
+        self.spawn(async move { marks.listen(heard).await });
+        let (shared, ownership) = (Arc::clone(&self.shared), Arc::clone(&self.ownership));
+        self.spawn(trim(shared, ownership, self.config.partitions, self.config.keep, clock));
+        self.tasks.close();
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
     }
 
     /// How far each partition is behind the log.
@@ -139,7 +162,7 @@ impl Service {
     ) -> Result<Points> {
         let permit = self.queries.enter(&request.tenant)?;
         let reader = self.reader("query");
-        self.shared.marks.wait(min_positions, deadline).await?;
+        marks::wait(&self.shared.marks, min_positions, deadline).await?;
         let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
         Points::new(reader, request, devices, permit)
     }
@@ -153,7 +176,7 @@ impl Service {
         request.check()?;
         let permit = self.queries.enter(&request.tenant)?;
         let reader = self.reader("aggregate");
-        self.shared.marks.wait(min_positions, deadline).await?;
+        marks::wait(&self.shared.marks, min_positions, deadline).await?;
         let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
         Aggregates::new(reader, request, devices, self.config.query.aggregate_memory.as_usize(), permit)
     }
@@ -166,7 +189,7 @@ impl Service {
     ) -> Result<(Vec<Point>, Option<PageToken>)> {
         let _permit = self.queries.enter(&request.tenant)?;
         let reader = self.reader("latest");
-        self.shared.marks.wait(min_positions, deadline).await?;
+        marks::wait(&self.shared.marks, min_positions, deadline).await?;
         let devices = resolve(&*self.registry, &request.tenant, &request.devices).await?;
         Latest::new(reader, devices, request.wants, request.after).page(request.page_size).await
     }
@@ -228,10 +251,13 @@ impl TelemetryReader for Service {
     async fn scan_for_rules(&self, scan: RuleScan) -> Result<RuleRows> {
         let marks = &self.shared.marks;
         // What a lost position would have brought is not coming; what the store has of it is all there is.
+        if let Some(through) = scan.through {
+            marks.know(through.generation).await?;
+        }
         if let Some(through) =
             scan.through.filter(|through| marks.holds(through.generation, through.sequence))
         {
-            let written = marks.wait(&[through], None).await;
+            let written = marks::wait(marks, &[through], None).await;
             written.map_err(|error| match error.kind() {
                 ErrorKind::DeadlineExceeded => {
                     Error::unavailable("storage is behind the log").with_source(error)
@@ -282,7 +308,7 @@ impl weir_runtime::Service for Service {
     }
 
     async fn ready(&self) -> Result<(), String> {
-        self.shared.health.ready()
+        self.ownership.ready()
     }
 
     async fn stop_intake(&self) {
@@ -290,11 +316,14 @@ impl weir_runtime::Service for Service {
     }
 
     async fn drain(&self) {
-        self.shared.stop.cancel();
-        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
-            tracing::warn!(
-                "some owners of storage did not end in time; their frames are read again at the next start"
-            );
-        }
+        self.ownership.end().await;
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.cancel(); // the task that trims shares the ownership, which ends with its last holder
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use weir_core::{Clock, Stream};
-use weir_runtime::trim::trim_once;
+use weir_runtime::{ownership::Ownership, trim::trim_once};
 
 use crate::writer::{READER, Shared};
 
@@ -12,12 +12,19 @@ const READERS: [&str; 2] = [READER, "analytics"];
 /// A minute more of log than is to be kept is nothing, and each round asks the store once a partition and reader.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Trims until the service stops. Several processes may do so at once: trimming twice is trimming once.
-pub(crate) async fn trim(shared: Arc<Shared>, partitions: u16, keep: Duration, clock: Arc<dyn Clock>) {
+/// Trims for as long as it is polled, where this replica is the first in its view. Two that believe so do no harm:
+/// trimming twice is trimming once.
+pub(crate) async fn trim(
+    shared: Arc<Shared>,
+    ownership: Arc<Ownership>,
+    partitions: u16,
+    keep: Duration,
+    clock: Arc<dyn Clock>,
+) {
     loop {
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+        tokio::time::sleep(EVERY).await;
+        if !ownership.is_first() {
+            continue;
         }
         let (log, records) = (&*shared.log, &*shared.records);
         match trim_once(log, records, Stream::Readings, &READERS, partitions, keep, &*clock).await {

@@ -22,12 +22,21 @@ pub enum Topic {
     Sessions,
     /// Commands moved.
     CommandChanges,
+    /// Alarms changed.
+    Alarms,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 6] =
-        [Self::Registry, Self::Commands, Self::Rules, Self::Progress, Self::Sessions, Self::CommandChanges];
+    pub const ALL: [Self; 7] = [
+        Self::Registry,
+        Self::Commands,
+        Self::Rules,
+        Self::Progress,
+        Self::Sessions,
+        Self::CommandChanges,
+        Self::Alarms,
+    ];
 
     /// Its name on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Topic {
             Self::Progress => "progress",
             Self::Sessions => "sessions",
             Self::CommandChanges => "command_changes",
+            Self::Alarms => "alarms",
         }
     }
 }
@@ -120,6 +130,11 @@ pub enum Signal {
         /// Clients of the device whose sessions were ended to make room.
         evicted: Vec<String>,
     },
+    /// Alarms of the tenant were raised, cleared or changed otherwise.
+    AlarmsChanged {
+        /// Its tenant.
+        tenant: TenantId,
+    },
     /// A command was copied, or changed its state.
     CommandChanged {
         /// To whom it goes.
@@ -143,6 +158,7 @@ impl Signal {
             Self::Written { .. } => Topic::Progress,
             Self::SessionOpened { .. } => Topic::Sessions,
             Self::CommandChanged { .. } => Topic::CommandChanges,
+            Self::AlarmsChanged { .. } => Topic::Alarms,
         }
     }
 }

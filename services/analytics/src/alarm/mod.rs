@@ -7,6 +7,7 @@ mod watch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -14,13 +15,13 @@ use weir_core::{
     Clock, Partition, Position, TenantId, Timestamp, Uid,
     command::DeviceKey,
     id::ResourceId,
-    port::{Records, Table},
+    port::{Records, Signal, SignalStream, Signals, Table},
     selector::Labels,
 };
 use weir_rules::{ClearReason, Severity, TransitionKind};
 
 pub(crate) use read::{Filter, States};
-pub(crate) use transaction::{Effect, Op, Person, PersonKind, boundary, text, through};
+pub(crate) use transaction::{Effect, Op, Person, PersonKind, boundary, text};
 pub(crate) use watch::{Changed, Watch};
 
 /// Alarms, their indexes and the outbox, one record partition for each (partition of the log, tenant): so that an alarm
@@ -126,17 +127,22 @@ pub(crate) struct Counter {
     /// rules of then.
     #[serde(default, with = "position_text")]
     pub(crate) through: Option<Position>,
+    /// The claim of the newest owner that has come here: what an older one makes of readings is not taken any more.
+    #[serde(default)]
+    pub(crate) epoch: u64,
 }
 
 /// The alarms of every partition and tenant.
 pub(crate) struct Alarms {
     pub(crate) records: Arc<dyn Records>,
+    signals: Arc<dyn Signals>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) partitions: u16,
     pub(crate) waiting_per_rule: u32,
     /// One writer of a record partition at a time: losing a race costs a commit.
     locks: Mutex<std::collections::HashMap<String, std::sync::Weak<tokio::sync::Mutex<()>>>>,
-    hints: broadcast::Sender<TenantId>,
+    /// Whose alarms have changed, here or on another replica; everybody's may have, without a tenant.
+    hints: broadcast::Sender<Option<TenantId>>,
     /// Webhooks that wait, of each rule.
     pub(crate) waiting: crate::outbox::Waiting,
 }
@@ -144,18 +150,32 @@ pub(crate) struct Alarms {
 impl Alarms {
     pub(crate) fn new(
         records: Arc<dyn Records>,
+        signals: Arc<dyn Signals>,
         clock: Arc<dyn Clock>,
         partitions: u16,
         waiting_per_rule: u32,
     ) -> Self {
         Self {
             records,
+            signals,
             clock,
             partitions,
             waiting_per_rule,
             locks: Mutex::default(),
             hints: broadcast::Sender::new(HINTS),
             waiting: crate::outbox::Waiting::default(),
+        }
+    }
+
+    /// Tells those who watch here what any replica has changed, until the signals end.
+    pub(crate) async fn listen(&self, mut signals: SignalStream) {
+        while let Some(signal) = signals.next().await {
+            let hint = match signal {
+                Some(Signal::AlarmsChanged { tenant }) => Some(tenant),
+                Some(_) => continue,
+                None => None,
+            };
+            let _ = self.hints.send(hint); // nobody watches
         }
     }
 

@@ -146,8 +146,13 @@ impl Alarms {
 
     /// How many changes a record partition has had.
     pub(crate) async fn changes(&self, partition: Partition, tenant: &TenantId) -> Result<u64> {
+        Ok(self.counter(partition, tenant).await?.change)
+    }
+
+    /// What a record partition counts.
+    pub(crate) async fn counter(&self, partition: Partition, tenant: &TenantId) -> Result<Counter> {
         let stored = self.records.get(ALARMS, key::place(partition, tenant).as_bytes(), key::COUNTER).await?;
-        Ok(stored.as_ref().map(json::from_stored::<Counter>).transpose()?.unwrap_or_default().change)
+        Ok(stored.as_ref().map(json::from_stored).transpose()?.unwrap_or_default())
     }
 
     /// Alarms that changed after a change, in order, at most `limit`: (change, alarm).

@@ -1,5 +1,9 @@
 //! Changing alarms: each commit moves the counter of its record partition, so that every change has a place in one order
 //! and nobody writes over what they have not seen.
+//!
+//! The counter also knows the newest owner of the partition that has come by, by the epoch of its claim. What an owner
+//! makes of readings is written only where no newer one has: a stalled owner that wakes up would judge readings by rules
+//! that have changed since.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_core::{
-    DeviceId, Error, ErrorKind, Partition, Position, Result, TenantId, Timestamp, Uid, Value, json,
-    port::{Expect, Op as Doing, Write},
+    DeviceId, Error, ErrorKind, Partition, Result, TenantId, Timestamp, Uid, Value, json,
+    port::{Expect, Op as Doing, Signal, Write},
 };
 use weir_rules::{ClearReason, Compiled, Transition, TransitionKind};
 
@@ -104,18 +108,63 @@ pub(crate) struct Applied {
 }
 
 impl Alarms {
-    /// Does `ops` in order, in as few commits as they fit in; durable when it returns.
+    /// Does `ops` in order, in as few commits as they fit in; durable when it returns. For whoever may do so without
+    /// owning the partition.
     ///
     /// # Errors
     /// `Unavailable` of the store; `NotFound` or `FailedPrecondition` for what a person may not do.
     pub(crate) async fn apply(&self, partition: Partition, tenant: &TenantId, ops: &[Op]) -> Result<Applied> {
+        self.apply_by(None, partition, tenant, ops).await
+    }
+
+    /// The same by the owner of the partition, whose claim has this epoch.
+    ///
+    /// # Errors
+    /// `Unavailable` of the store; `Aborted` where a newer owner has come here.
+    pub(crate) async fn apply_as(
+        &self,
+        epoch: u64,
+        partition: Partition,
+        tenant: &TenantId,
+        ops: &[Op],
+    ) -> Result<Applied> {
+        self.apply_by(Some(epoch), partition, tenant, ops).await
+    }
+
+    /// From when this returns, no owner with a lower epoch changes a tenant's alarms in a partition.
+    ///
+    /// # Errors
+    /// As of [`Alarms::apply_as`].
+    pub(crate) async fn fence(&self, epoch: u64, partition: Partition, tenant: &TenantId) -> Result<Counter> {
+        let place = key::place(partition, tenant);
+        let lock = self.lock(&place);
+        let _writing = lock.lock().await;
+        let mut lost = 0;
+        loop {
+            let transaction = Transaction::begin(self, &place, tenant, Some(epoch)).await?;
+            let counter = transaction.counter.clone();
+            match transaction.commit(&mut Applied::default()).await {
+                Ok(()) => return Ok(counter),
+                Err(error) if error.kind() == ErrorKind::Aborted && lost < TRIES => lost += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn apply_by(
+        &self,
+        epoch: Option<u64>,
+        partition: Partition,
+        tenant: &TenantId,
+        ops: &[Op],
+    ) -> Result<Applied> {
         let place = key::place(partition, tenant);
         let lock = self.lock(&place);
         let _writing = lock.lock().await;
         let mut applied = Applied::default();
         let (mut done, mut lost) = (0, 0);
         while done < ops.len() {
-            let mut transaction = Transaction::begin(self, &place, tenant).await?;
+            let mut transaction = Transaction::begin(self, &place, tenant, epoch).await?;
             let mut next = done;
             while let Some(op) = ops.get(next) {
                 if transaction.is_full() {
@@ -131,7 +180,7 @@ impl Alarms {
             }
         }
         self.waiting.add_all(&applied.rows);
-        let _ = self.hints.send(tenant.clone()); // nobody watches
+        self.signals.publish(Signal::AlarmsChanged { tenant: tenant.clone() }).await;
         Ok(applied)
     }
 }
@@ -158,12 +207,24 @@ struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    async fn begin(alarms: &'a Alarms, place: &'a str, tenant: &'a TenantId) -> Result<Self> {
+    async fn begin(
+        alarms: &'a Alarms,
+        place: &'a str,
+        tenant: &'a TenantId,
+        epoch: Option<u64>,
+    ) -> Result<Self> {
         let stored = alarms.records.get(ALARMS, place.as_bytes(), key::COUNTER).await?;
-        let (counter, expect) = match &stored {
+        let (mut counter, expect): (Counter, _) = match &stored {
             Some(stored) => (json::from_stored(stored)?, Expect::Version(stored.version)),
             None => (Counter::default(), Expect::Absent),
         };
+        let newest = epoch.unwrap_or(counter.epoch);
+        if newest < counter.epoch {
+            let (by, now) = (newest, counter.epoch);
+            return Err(Error::aborted(format!("alarms of {place} are owned under epoch {now}, not {by}")));
+        }
+        let moved = newest > counter.epoch;
+        counter.epoch = newest;
         Ok(Self {
             alarms,
             place,
@@ -175,7 +236,7 @@ impl<'a> Transaction<'a> {
             writes: BTreeMap::new(),
             rows: Vec::new(),
             bytes: 0,
-            moved: false,
+            moved,
         })
     }
 
@@ -394,6 +455,10 @@ impl<'a> Transaction<'a> {
     }
 
     async fn tried(&mut self, row: &Row, outcome: &Outcome) -> Result<()> {
+        // Done by another owner meanwhile, or recorded already: it must not wait anew.
+        if self.alarms.records.get(ALARMS, self.place.as_bytes(), &key::outbox(row.key)).await?.is_none() {
+            return Ok(());
+        }
         let next = outcome.next(row);
         match &next {
             Some(row) => self.writes.insert(key::outbox(row.key), Doing::Put(json::to_bytes(row)?)),
@@ -500,7 +565,29 @@ pub(crate) fn boundary(text: &str, max: usize) -> usize {
     (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
 }
 
-/// The highest position from which something was recorded for a tenant in a partition.
-pub(crate) fn through(counter: Option<&weir_core::port::Stored>) -> Result<Option<Position>> {
-    Ok(counter.map(json::from_stored::<Counter>).transpose()?.and_then(|counter| counter.through))
+#[cfg(test)]
+mod tests {
+    use weir_core::{SystemClock, port::Records};
+    use weir_log_embedded::LocalSignals;
+    use weir_store_embedded::EmbeddedStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_owner_makes_of_readings_is_not_taken_once_a_newer_one_has_come_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let records: Arc<dyn Records> = EmbeddedStore::open(dir.path(), Default::default()).unwrap();
+        let alarms = Alarms::new(records, Arc::new(LocalSignals::new()), Arc::new(SystemClock), 4, 10);
+        let (partition, tenant) = (Partition(3), TenantId::new("acme").unwrap());
+        let ops = [Op::Taken(Bytes::from_static(b"i/nothing"))];
+        alarms.apply_as(1, partition, &tenant, &ops).await.unwrap();
+        assert_eq!(alarms.fence(2, partition, &tenant).await.unwrap().epoch, 2);
+        let refused = alarms.apply_as(1, partition, &tenant, &ops).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Aborted);
+        assert_eq!(alarms.fence(1, partition, &tenant).await.unwrap_err().kind(), ErrorKind::Aborted);
+        alarms.apply_as(2, partition, &tenant, &ops).await.unwrap();
+        // Whoever is no owner may write at any time, and takes nothing from the newest.
+        alarms.apply(partition, &tenant, &ops).await.unwrap();
+        assert_eq!(alarms.counter(partition, &tenant).await.unwrap().epoch, 2);
+    }
 }

@@ -9,8 +9,8 @@ use weir_core::{Error, Result, TenantId};
 
 use super::{Alarm, Alarms, Filter, States};
 
-/// What changes on another replica is seen this late at most; here it is told at once.
-const POLL: Duration = Duration::from_secs(2);
+/// Every replica tells of a change at once; where that is lost, it is seen this late at most.
+const POLL: Duration = Duration::from_secs(1);
 /// Alarms in one answer.
 const BATCH: usize = 100;
 
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
     seen: Vec<u64>,
     /// Where the snapshot goes on; none once it is told.
     snapshot: Option<Option<Vec<u8>>>,
-    hints: broadcast::Receiver<TenantId>,
+    hints: broadcast::Receiver<Option<TenantId>>,
     ready: VecDeque<Ready>,
 }
 
@@ -137,7 +137,7 @@ impl Watch {
         let heard = async {
             loop {
                 match self.hints.recv().await {
-                    Ok(tenant) if tenant != self.tenant => {}
+                    Ok(Some(tenant)) if tenant != self.tenant => {}
                     Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => return,
                 }
             }

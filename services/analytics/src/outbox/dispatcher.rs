@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -46,7 +46,9 @@ struct Lane {
 #[derive(Default)]
 struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    known: std::collections::HashSet<Uid>,
+    known: HashSet<Uid>,
+    /// Partitions that are this replica's; what waits of others is for theirs.
+    owned: HashSet<Partition>,
     next: u64,
 }
 
@@ -98,6 +100,7 @@ impl Dispatcher {
     pub(crate) fn take(&self, partition: Partition, rows: Vec<Row>) {
         self.0.alarms.waiting.add_all(&rows);
         let mut lanes = self.0.lanes.lock();
+        lanes.owned.insert(partition);
         for row in rows {
             if !lanes.known.insert(row.key) {
                 continue;
@@ -117,6 +120,27 @@ impl Dispatcher {
                 let (inner, kill) = (Arc::clone(&self.0), self.0.kill.clone());
                 self.0.tasks.spawn(async move { kill.run_until_cancelled(inner.run(key)).await });
             }
+        }
+    }
+
+    /// Forgets what waits of a partition: it is another's now. A try that is under way is recorded, and is the last here.
+    pub(crate) fn release(&self, partition: Partition) {
+        let mut lanes = self.0.lanes.lock();
+        let Lanes { lanes, known, owned, .. } = &mut *lanes;
+        owned.remove(&partition);
+        for lane in lanes.values_mut() {
+            let rows = std::mem::take(&mut lane.rows).into_iter();
+            let (gone, stay): (Vec<_>, _) = rows.partition(|(_, (of, _))| *of == partition);
+            lane.rows = stay.into_iter().collect();
+            if gone.is_empty() {
+                continue;
+            }
+            lane.due.retain(|Reverse((_, number))| lane.rows.contains_key(number));
+            for (_, (_, row)) in gone {
+                known.remove(&row.key);
+                self.0.alarms.waiting.remove(&row);
+            }
+            lane.bell.notify_one(); // where it has nothing left it ends
         }
     }
 
@@ -196,7 +220,7 @@ impl Inner {
             }
         }
         let mut lanes = self.lanes.lock();
-        match outcome.next(&row) {
+        match outcome.next(&row).filter(|_| lanes.owned.contains(&partition)) {
             None => {
                 lanes.known.remove(&row.key);
                 drop(lanes);

@@ -220,7 +220,7 @@ impl Owned {
             let people = page.iter().map(json::from_stored).collect::<Result<Vec<Person>>>()?;
             self.record(self.next_position(), people.into_iter().map(Change::Person).collect()).await?;
             let taken: Vec<Op> = page.iter().map(|stored| Op::Taken(stored.key.clone())).collect();
-            self.shared.alarms.apply(self.partition, tenant, &taken).await?;
+            self.shared.alarms.apply_as(self.claim.epoch(), self.partition, tenant, &taken).await?;
             if page.len() < INBOX_PAGE {
                 return Ok(());
             }
@@ -238,8 +238,14 @@ impl Owned {
                 .push(Op::Transition(effect));
         }
         for (tenant, ops) in of_tenant {
-            let applied = self.shared.alarms.apply(self.partition, &tenant, &ops).await?;
+            if !self.fenced.contains(&tenant) {
+                // A tenant's first alarms here: no owner has come by before, so only the claim knows of a newer one.
+                self.claim.commit_fenced(vec![]).await?;
+            }
+            let epoch = self.claim.epoch();
+            let applied = self.shared.alarms.apply_as(epoch, self.partition, &tenant, &ops).await?;
             self.shared.dispatcher.take(self.partition, applied.rows);
+            self.fenced.insert(tenant);
         }
         Ok(())
     }

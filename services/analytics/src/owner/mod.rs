@@ -5,7 +5,9 @@
 //! crash at any moment makes the next owner read some frames again; from the same checkpoint, the same change list and
 //! the same frames it comes to the same transitions, with the same ids, and writing those again does nothing.
 //!
-//! Whatever goes wrong, an owner begins again from its checkpoint: there is one way to recover, and it is always used.
+//! Whatever goes wrong, an owner begins again from its checkpoint: there is one way to recover, and it is always used, also
+//! where a partition moves to another replica. An owner that does not know yet that it was replaced is stopped by the
+//! first thing that it writes: a change or a checkpoint by its claim, an alarm by the epoch beside it.
 
 mod bell;
 pub(crate) mod change;
@@ -16,15 +18,15 @@ mod recover;
 mod run;
 mod state;
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use futures::FutureExt as _;
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 use weir_core::{
     Clock, Error, ErrorKind, Partition, Result,
     port::{Log, Records, Registry},
 };
+use weir_runtime::ownership::{Held, Work};
 
 pub(crate) use bell::Bells;
 pub(crate) use state::Memory;
@@ -34,12 +36,6 @@ use recover::Owned;
 
 /// The name under which progress is kept.
 pub(crate) const READER: &str = "analytics";
-/// The first pause before an owner begins again, doubled with each failure in a row.
-const PAUSE: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// Losing a claim so often in a row means that somebody else wants the partition as well.
-const CLAIM_TRIES: u32 = 8;
 
 /// What every owner of this process uses.
 pub(crate) struct Shared {
@@ -53,63 +49,33 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bells: Bells,
-    /// Why partitions are not read, where they are not.
-    pub(crate) trouble: Mutex<HashMap<Partition, String>>,
-    /// The last frame that was evaluated here, of each partition: (generation, sequence).
+    /// The last frame that was evaluated, of each partition that is this replica's: (generation, sequence).
     pub(crate) evaluated: Mutex<HashMap<Partition, (u32, u64)>>,
-    /// Owners record their state and end.
-    pub(crate) stop: CancellationToken,
 }
 
-/// Claims a partition for its first owner.
-///
-/// # Errors
-/// Those of log and store.
-pub(crate) async fn claim(shared: &Arc<Shared>, partition: Partition) -> Result<Owned> {
-    let mut tries = 1;
-    loop {
-        match Owned::recover(Arc::clone(shared), partition).await {
-            // A former owner recorded its last at this moment.
-            Err(error) if error.kind() == ErrorKind::Aborted && tries < CLAIM_TRIES => tries += 1,
-            claimed => return claimed.map_err(|error| error.context(format!("partition {partition}"))),
+/// Owns partitions.
+pub(crate) struct Owner(pub(crate) Arc<Shared>);
+
+#[async_trait]
+impl Work for Owner {
+    async fn own(&self, held: &Held) -> Result<()> {
+        let (shared, partition) = (&self.0, held.partition());
+        let ended = async {
+            let mut owned = Owned::recover(Arc::clone(shared), partition).await?;
+            held.works();
+            owned.run(held.stop()).await
         }
-    }
-}
-
-/// Owns a partition until the service stops.
-pub(crate) async fn own(shared: Arc<Shared>, partition: Partition, first: Owned) {
-    let (mut owned, mut pause) = (Some(first), PAUSE);
-    loop {
-        let attempt = async {
-            let mut owned = match owned.take() {
-                Some(owned) => owned,
-                None => Owned::recover(Arc::clone(&shared), partition).await?,
-            };
-            shared.trouble.lock().remove(&partition);
-            let result = owned.run().await;
-            if owned.has_advanced() {
-                pause = PAUSE;
-            }
-            result
-        };
-        // A defect must not end a partition for good, nor in silence; what it left in memory is thrown away.
-        let ended = AssertUnwindSafe(attempt).catch_unwind().await;
-        let Err(error) = ended.unwrap_or_else(|_| Err(Error::internal("an owner panicked"))) else { return };
-        report(&shared, partition, &error);
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+        .await;
+        let replaced = ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::Aborted);
+        if replaced || held.stop().is_cancelled() {
+            // Whoever owns it now does what waits, and tells how far it is.
+            shared.dispatcher.release(partition);
+            shared.evaluated.lock().remove(&partition);
         }
-        pause = (pause * 2).min(PAUSE_MAX);
+        ended
     }
-}
 
-fn report(shared: &Shared, partition: Partition, error: &Error) {
-    shared.metrics.restarts.inc();
-    shared.trouble.lock().insert(partition, error.to_string());
-    if error.kind().retryable() {
-        tracing::warn!(%partition, error = ?error, "rules of a partition begin again from their checkpoint");
-    } else {
-        tracing::error!(%partition, error = ?error, "rules of a partition cannot go on; trying again from their checkpoint");
+    fn failed(&self, _: Partition, _: &Error) {
+        self.0.metrics.restarts.inc();
     }
 }

@@ -1,10 +1,11 @@
 //! Becoming the owner of a partition: claim, check the log, load the checkpoint, find out what was under way.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use weir_core::{
     Partition, Position, Result, Stream, TenantId, Uid, json,
@@ -14,12 +15,14 @@ use weir_core::{
 
 use super::{READER, Shared, change::ChangeList, checkpoint::Checkpoints, state::Memory};
 use crate::{
-    alarm::{ALARMS, key, through},
+    alarm::{ALARMS, key},
     outbox::Row,
 };
 
 /// Record partitions, and outbox rows, of one page of a scan; a row has at most some 50 KiB.
 const PAGE: usize = 100;
+/// Tenants whose alarms are taken over at once: an engine syncs their commits together.
+const WIDTH: usize = 16;
 
 /// A partition that is owned.
 pub(crate) struct Owned {
@@ -40,6 +43,8 @@ pub(crate) struct Owned {
     /// Up to where something was recorded for a tenant before this owner: there it reads again what another has
     /// evaluated, and nothing changes but by the list.
     pub(super) horizons: HashMap<TenantId, Position>,
+    /// Tenants among whose alarms no owner before this one writes any more.
+    pub(super) fenced: HashSet<TenantId>,
     /// Frames that wait for the next look, with what they need.
     pub(super) caught_up: bool,
     /// Devices that the registry does not know, and since when.
@@ -75,7 +80,7 @@ impl Owned {
         let alive_at = (pointer.number > 0).then_some(pointer.alive_at);
         let memory = Memory::restore(partition, loaded, alive_at, &shared.catalog).await?;
         let reader = shared.log.read_from(Stream::Readings, partition, resume.from).await?;
-        let horizons = open_alarms(&shared, partition).await?;
+        let (fenced, horizons) = open_alarms(&shared, partition, claim.epoch()).await?;
         let soon = Instant::now();
         Ok(Self {
             evaluated: still_there(pointer.evaluated, &resume.progress),
@@ -89,6 +94,7 @@ impl Owned {
             list,
             checkpoints,
             memory,
+            fenced,
             horizons,
             caught_up: false,
             strangers: HashMap::new(),
@@ -101,11 +107,6 @@ impl Owned {
                 alive_due: soon,
             },
         })
-    }
-
-    /// Whether it has recorded anything since it was claimed.
-    pub(super) fn has_advanced(&self) -> bool {
-        self.claim.progress() != &Progress::default() && self.caught_up
     }
 
     /// The position from which a change counts that is made now.
@@ -140,32 +141,42 @@ fn still_there(evaluated: (u32, u64), progress: &Progress) -> (u32, u64) {
     if generation < progress.generation { (progress.generation, progress.sequence) } else { evaluated }
 }
 
-/// Hands what waits in the outbox to the dispatcher, and gives each tenant's horizon.
-async fn open_alarms(shared: &Shared, partition: Partition) -> Result<HashMap<TenantId, Position>> {
+/// Takes a partition's alarms over: from now on no former owner adds to them. Hands what waits in the outbox to the
+/// dispatcher, and gives the tenants and the horizon of each.
+async fn open_alarms(
+    shared: &Shared,
+    partition: Partition,
+    epoch: u64,
+) -> Result<(HashSet<TenantId>, HashMap<TenantId, Position>)> {
     let prefix = key::places(partition);
-    let mut horizons = HashMap::new();
+    let (mut fenced, mut horizons) = (HashSet::new(), HashMap::new());
     let mut after = prefix.clone().into_bytes();
     loop {
         let page = shared.records.partitions(ALARMS, Some(&after), PAGE).await?;
-        let mut of_partition = VecDeque::new();
+        let mut tenants = Vec::new();
         for place in &page {
-            let tenant = std::str::from_utf8(place).ok().and_then(|place| place.strip_prefix(&prefix));
-            match tenant {
-                Some(tenant) => of_partition.push_back((place, TenantId::new(tenant)?)),
+            match std::str::from_utf8(place).ok().and_then(|place| place.strip_prefix(&prefix)) {
+                Some(tenant) => tenants.push(TenantId::new(tenant)?),
                 None => break,
             }
         }
-        let last = of_partition.len() < PAGE;
-        for (place, tenant) in of_partition {
-            let counter = shared.records.get(ALARMS, place, key::COUNTER).await?;
-            if let Some(horizon) = through(counter.as_ref())? {
-                horizons.insert(tenant, horizon);
-            }
-            waiting_rows(shared, partition, place).await?;
-            after = place.to_vec();
+        let last = tenants.len() < PAGE;
+        let looks = tenants.into_iter().map(|tenant| async move {
+            // First the fence: what is read after it is all that former owners have done.
+            let counter = shared.alarms.fence(epoch, partition, &tenant).await?;
+            waiting_rows(shared, partition, key::place(partition, &tenant).as_bytes()).await?;
+            Ok::<_, weir_core::Error>((tenant, counter.through))
+        });
+        let found: Vec<_> = stream::iter(looks).buffered(WIDTH).try_collect().await?;
+        if let Some((tenant, _)) = found.last() {
+            after = key::place(partition, tenant).into_bytes();
+        }
+        for (tenant, through) in found {
+            horizons.extend(through.map(|through| (tenant.clone(), through)));
+            fenced.insert(tenant);
         }
         if last {
-            return Ok(horizons);
+            return Ok((fenced, horizons));
         }
     }
 }

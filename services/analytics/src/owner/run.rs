@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use weir_core::{
     Error, Position, Result,
     port::{Batch, LogReader},
@@ -31,18 +32,18 @@ const CHECKPOINT_MAX: Duration = Duration::from_secs(60);
 type Reading = BoxFuture<'static, (Box<dyn LogReader>, Result<Batch>)>;
 
 impl Owned {
-    /// Evaluates until the service stops, then records its state.
+    /// Evaluates until it is stopped, then records its state.
     ///
     /// # Errors
     /// Whatever goes wrong: begin again from the checkpoint.
-    pub(super) async fn run(&mut self) -> Result<()> {
+    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<()> {
         let shared = std::sync::Arc::clone(&self.shared);
         let reader = self.reader.take().ok_or_else(|| Error::internal("an owner runs once"))?;
         // A read is never dropped while it is under way, so an engine need not care.
         let mut reading = read(reader, Duration::ZERO);
         loop {
             tokio::select! {
-                () = shared.stop.cancelled() => break,
+                () = stop.cancelled() => break,
                 (reader, batch) = &mut reading => {
                     let batch = batch?;
                     if batch.records.is_empty() {

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use weir_core::{DeviceId, Partition, Position, Result, TenantId, Uid};
+use weir_core::{
+    DeviceId, Partition, Position, Result, Stream, TenantId, Uid,
+    progress::{Progress, all_progress},
+};
 use weir_rules::{Compiled, Rule};
 
 use super::{
@@ -16,7 +19,7 @@ use crate::{
     Service,
     catalog::Catalog,
     owner::{
-        Memory,
+        Memory, READER,
         change::{self, Change, Entry, Facts},
     },
     rules::{Record, check},
@@ -87,8 +90,10 @@ impl Service {
         // A catalog of its own, so that a test does not count as evaluations of the rule.
         let catalog = Catalog::new(self.rules.clone());
         let (mut runs, mut rules) = (Vec::new(), Vec::new());
-        for (partition, history) in histories {
-            let through = self.evaluated_through(partition);
+        let records = &*self.shared.records;
+        let recorded = all_progress(records, Stream::Readings, &[READER], self.alarms.partitions).await?;
+        for ((partition, history), recorded) in histories.into_iter().zip(recorded) {
+            let through = self.evaluated_through(partition, &request.tenant, &recorded.progress).await?;
             let of_rule = of_rule(&request.tenant, record.rule.uid, history);
             for entry in &of_rule {
                 if let Change::Rules { put, .. } = &entry.change {
@@ -108,10 +113,25 @@ impl Service {
         Ok(Plan::Exact { runs, rules, catalog, uses_absent, open_ended: request.to.is_none() })
     }
 
-    fn evaluated_through(&self, partition: Partition) -> Option<Position> {
-        let (generation, sequence) = *self.shared.evaluated.lock().get(&partition)?;
-        let stream = weir_core::Stream::Readings;
-        Some(Position { stream, generation, sequence, index: u32::MAX, partition })
+    /// Up to where a partition is certainly evaluated, at least to the last reading that made something fire: as its owner
+    /// knows where that is this replica, else as far as is recorded. None where nothing ever was.
+    async fn evaluated_through(
+        &self,
+        partition: Partition,
+        tenant: &TenantId,
+        recorded: &Progress,
+    ) -> Result<Option<Position>> {
+        let here = self.shared.evaluated.lock().get(&partition).copied();
+        let (generation, sequence) = match here {
+            Some(here) => here,
+            None => {
+                let fired = self.alarms.counter(partition, tenant).await?.through;
+                let fired = fired.map(|fired| (fired.generation, fired.sequence)).unwrap_or_default();
+                fired.max((recorded.generation, recorded.sequence))
+            }
+        };
+        let through = Position { stream: Stream::Readings, generation, sequence, index: u32::MAX, partition };
+        Ok((sequence > 0).then_some(through))
     }
 
     pub(super) async fn run_test(&self, plan: Plan, sink: &mut Sink) -> Result<Summary> {

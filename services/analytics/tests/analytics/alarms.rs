@@ -9,7 +9,10 @@ fn types(alarm: &pb::Alarm) -> Vec<Type> {
 }
 
 /// What a test of a stored rule, from its start, says.
-async fn tested(node: &Node, rule: &str) -> (Vec<(String, Type, Option<i64>, String)>, pb::TestSummary) {
+pub(crate) async fn tested(
+    node: &Node,
+    rule: &str,
+) -> (Vec<(String, Type, Option<i64>, String)>, pb::TestSummary) {
     let request = pb::TestRuleRequest {
         parent: "tenants/acme".to_owned(),
         subject: Some(pb::test_rule_request::Subject::Name(format!("tenants/acme/rules/{rule}"))),
@@ -32,7 +35,7 @@ async fn tested(node: &Node, rule: &str) -> (Vec<(String, Type, Option<i64>, Str
 }
 
 /// What fired, in the order of a test.
-async fn fired(node: &Node, rule: &str) -> Vec<(String, Type, Option<i64>, String)> {
+pub(crate) async fn fired(node: &Node, rule: &str) -> Vec<(String, Type, Option<i64>, String)> {
     let mut alarms = node.list().await;
     alarms.retain(|alarm| alarm.rule == format!("tenants/acme/rules/{rule}"));
     let mut found: Vec<_> = alarms

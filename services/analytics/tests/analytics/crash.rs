@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use weir_conformance::board::{Board, Seat};
 use weir_core::port::{Records as _, Table, Write};
 use weir_proto::analytics::v1 as pb;
 
@@ -134,9 +135,23 @@ fn comparable(alarm: &pb::Alarm) -> Fired {
 
 struct Run {
     world: World,
+    /// The newest replica, and where it sits.
     node: Node,
+    seat: Seat,
+    /// Older ones, that share its partitions.
+    others: Vec<(Node, Seat)>,
+    board: Board,
     /// Of each device.
     published: BTreeMap<&'static str, u64>,
+}
+
+/// What happens between steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disturbance {
+    /// The service is killed and started again.
+    Crashes,
+    /// Replicas join, leave, die and stall.
+    Replicas,
 }
 
 impl Run {
@@ -145,18 +160,50 @@ impl Run {
         for (index, device) in DEVICES.into_iter().enumerate() {
             world.devices.put("acme", device, &[("on", if index % 2 == 0 { "yes" } else { "no" })]);
         }
-        let node = world.start().await;
+        let board = Board::default();
+        let seat = board.seat("first");
+        let node = world.start_with(std::sync::Arc::new(seat.clone())).await;
         for (id, rule) in rules() {
             node.create(id, rule).await;
         }
-        Self { world, node, published: BTreeMap::new() }
+        Self { world, node, seat, others: vec![], board, published: BTreeMap::new() }
     }
 
-    async fn crash(self) -> Self {
-        let Self { world, node, published } = self;
-        node.kill();
-        let node = world.start().await;
-        Self { world, node, published }
+    /// Starts another replica, which is asked from now on.
+    async fn join(&mut self) {
+        let seat = self.board.seat("another");
+        let node = self.world.start_with(std::sync::Arc::new(seat.clone())).await;
+        let old = (std::mem::replace(&mut self.node, node), std::mem::replace(&mut self.seat, seat));
+        self.others.push(old);
+    }
+
+    async fn crash(&mut self) {
+        self.seat.cut_off();
+        self.join().await;
+        self.others.clear();
+    }
+
+    /// One replica more, or one of the older ones less.
+    async fn move_about(&mut self, random: &mut Random) {
+        if self.others.len() < 2 {
+            return self.join().await;
+        }
+        let (node, seat) = self.others.remove(random.below(self.others.len() as u64) as usize);
+        match random.below(3) {
+            0 => weir_runtime::Service::drain(&*node.service).await,
+            1 => {
+                node.kill();
+                seat.cut_off();
+            }
+            // Nobody sees it any more; it still believes that its partitions are its own, and goes on.
+            _ => {
+                seat.cut_off();
+                for _ in 0..random.below(300) {
+                    tokio::task::yield_now().await;
+                }
+                node.kill();
+            }
+        }
     }
 
     async fn evaluated(&self) {
@@ -246,20 +293,23 @@ impl Run {
     }
 }
 
-/// Runs a schedule, crashing with the given chance (in percent) after each step.
-async fn run(steps: &[Step], crash: Option<(&mut Random, u64)>) -> (Vec<Fired>, usize) {
+/// Runs a schedule, disturbed with the given chance (in percent) after each step.
+async fn run(steps: &[Step], disturbed: Option<(&mut Random, u64, Disturbance)>) -> (Vec<Fired>, usize) {
     let mut run = Run::begin().await;
-    let mut crash = crash;
+    let mut disturbed = disturbed;
     for step in steps {
         run.step(step).await;
-        if let Some((random, percent)) = &mut crash
+        if let Some((random, percent, disturbance)) = &mut disturbed
             && random.below(100) < *percent
         {
             // Somewhere in the middle of evaluating, recording or delivering.
             for _ in 0..random.below(200) {
                 tokio::task::yield_now().await;
             }
-            run = run.crash().await;
+            match disturbance {
+                Disturbance::Crashes => run.crash().await,
+                Disturbance::Replicas => run.move_about(random).await,
+            }
         }
     }
     let fired = run.fired().await;
@@ -267,11 +317,11 @@ async fn run(steps: &[Step], crash: Option<(&mut Random, u64)>) -> (Vec<Fired>, 
     (fired, calls)
 }
 
-async fn equals_the_undisturbed_run(seed: u64) {
+async fn equals_the_undisturbed_run(seed: u64, disturbance: Disturbance) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let steps = schedule(&mut random);
     let (calm, calm_commands) = run(&steps, None).await;
-    let (crashed, commands) = run(&steps, Some((&mut random, 30))).await;
+    let (crashed, commands) = run(&steps, Some((&mut random, 30, disturbance))).await;
     assert!(calm.len() > 5, "seed {seed} lets too little happen: {}", calm.len());
     for (calm, crashed) in calm.iter().zip(&crashed) {
         assert_eq!(calm, crashed, "seed {seed}");
@@ -279,15 +329,25 @@ async fn equals_the_undisturbed_run(seed: u64) {
     assert_eq!((calm.len(), calm_commands), (crashed.len(), commands), "seed {seed}");
 }
 
+/// One schedule is replayed by its seed: `WEIR_TEST_SEED=7`.
+fn seeds(until: u64) -> Vec<u64> {
+    match std::env::var("WEIR_TEST_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (1..=until).collect(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alarms_and_commands_after_crashes_equal_those_without() {
-    // Replay one schedule by its seed: WEIR_TEST_SEED=7.
-    let seeds = match std::env::var("WEIR_TEST_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (1..=8).collect(),
-    };
-    for seed in seeds {
-        equals_the_undisturbed_run(seed).await;
+    for seed in seeds(8) {
+        equals_the_undisturbed_run(seed, Disturbance::Crashes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alarms_and_commands_while_replicas_come_and_go_equal_those_of_one() {
+    for seed in seeds(4) {
+        equals_the_undisturbed_run(seed, Disturbance::Replicas).await;
     }
 }
 

@@ -6,5 +6,6 @@ mod actions;
 mod alarms;
 mod crash;
 mod ports;
+mod replicas;
 mod rules;
 mod world;

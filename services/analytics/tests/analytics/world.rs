@@ -16,11 +16,11 @@ use tower::Layer as _;
 use weir_analytics::{Config, Service};
 use weir_core::{
     Clock, DeviceId, Message, Partition, Reading, Stream, SystemClock, TenantId, Timestamp, Uid, Value,
-    port::{KeyRange, Log, Records, Signal, Signals, Stored},
+    port::{KeyRange, Leases, Log, Records, Signal, Signals, Stored},
     progress::{all_progress, beside},
 };
 use weir_grpc::{AuthLayer, auth::Authenticated};
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_proto::analytics::v1::{
     self as pb, alarm_service_client::AlarmServiceClient, rule_service_client::RuleServiceClient,
 };
@@ -101,12 +101,18 @@ impl World {
     }
 
     pub(crate) async fn start(&self) -> Node {
+        self.start_with(Arc::new(LocalLeases::new())).await
+    }
+
+    /// Starts one of several replicas.
+    pub(crate) async fn start_with(&self, leases: Arc<dyn Leases>) -> Node {
         let log = Arc::clone(&self.log) as Arc<dyn Log>;
         let service = Service::start(
             self.config.clone(),
             Arc::clone(&log),
             Arc::clone(&self.store) as Arc<dyn Records>,
             Arc::clone(&self.signals) as Arc<dyn Signals>,
+            leases,
             Arc::clone(&self.devices) as _,
             Arc::clone(&self.commands) as _,
             Arc::new(Telemetry(log)),

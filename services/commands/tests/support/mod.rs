@@ -26,13 +26,13 @@ use weir_core::{
     command::{Answer, DeviceKey, Order},
     device::{Device, Profile},
     port::{
-        CommandQueue, CommandSender, KeyRange, Log, Records, Registry, SendCommand, Session, Stored, Table,
-        Write,
+        CommandQueue, CommandSender, KeyRange, Leases, Log, Records, Registry, SendCommand, Session, Stored,
+        Table, Write,
     },
     principal::{Principal, Scope},
     selector::Selector,
 };
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_proto::commands::v1::queue_service_client::QueueServiceClient;
 use weir_store_embedded::EmbeddedStore;
 
@@ -206,6 +206,7 @@ impl Fixture {
             Arc::clone(&log),
             Arc::clone(&records) as _,
             Arc::clone(&signals) as _,
+            Arc::new(LocalLeases::new()),
             Arc::new(AllDevices),
             Arc::clone(&clock) as _,
             &prometheus::Registry::new(),
@@ -225,6 +226,22 @@ impl Fixture {
     pub async fn as_bearer(&self, token: &str) -> serve::QueueClient {
         let channel = Channel::from_shared(self.loopback().plain()).unwrap().connect().await.unwrap();
         QueueServiceClient::with_interceptor(channel, serve::As(token.to_owned()))
+    }
+
+    /// Another replica over the same engines.
+    pub async fn replica(&self, leases: Arc<dyn Leases>) -> Arc<Service> {
+        Service::start(
+            self.config.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(&self.records) as _,
+            Arc::clone(&self.signals) as _,
+            leases,
+            Arc::new(AllDevices),
+            Arc::clone(&self.clock) as _,
+            &prometheus::Registry::new(),
+        )
+        .await
+        .unwrap()
     }
 
     /// The store takes so many more commits, then none.

@@ -9,6 +9,7 @@ use tonic::{
     service::{Interceptor, RoutesBuilder, interceptor::InterceptedService},
     transport::{Channel, Server},
 };
+use weir_commands::Service;
 use weir_grpc::AuthLayer;
 use weir_proto::commands::v1::{
     command_service_client::CommandServiceClient, queue_service_client::QueueServiceClient,
@@ -29,6 +30,18 @@ impl Interceptor for As {
 
 pub type Client = CommandServiceClient<InterceptedService<Channel, As>>;
 pub type QueueClient = QueueServiceClient<InterceptedService<Channel, As>>;
+
+/// A client of a service on a port of its own, for as long as the test runs.
+pub async fn client_of(service: &Arc<Service>, token: &str) -> Client {
+    let mut routes = RoutesBuilder::default();
+    service.add_routes(&mut routes);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().layer(AuthLayer::new(Arc::new(AllDevices))).add_routes(routes.routes());
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    CommandServiceClient::with_interceptor(channel, As(token.to_owned()))
+}
 
 /// A service with its API on a port.
 pub struct Served {

@@ -1,4 +1,4 @@
-//! Reads the log from a cursor up to what the writer has written.
+//! Reads the log from a cursor up to what is written, or was handed over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,9 +39,8 @@ pub(super) enum Step {
 }
 
 impl CatchUp {
-    /// Up to the marks as they are now.
-    pub(super) fn new(log: Arc<dyn Log>, marks: Arc<Marks>) -> Self {
-        let targets = marks.all();
+    /// Up to `targets`.
+    pub(super) fn new(log: Arc<dyn Log>, marks: Arc<Marks>, targets: Vec<Mark>) -> Self {
         Self { log, marks, targets, partition: 0, reader: None, reached: false }
     }
 

@@ -49,6 +49,11 @@ impl Cursor {
         self.0.get(usize::from(partition.0)).copied().unwrap_or_default()
     }
 
+    /// The newest generation in it.
+    pub(super) fn generation(&self) -> u32 {
+        self.0.iter().map(|place| place.generation).max().unwrap_or_default()
+    }
+
     /// Moves on; never back.
     pub(super) fn advance(&mut self, partition: Partition, to: Place) {
         if let Some(place) = self.0.get_mut(usize::from(partition.0)) {

@@ -1,4 +1,9 @@
-//! From the writer to whoever watches.
+//! From the log to whoever watches here.
+//!
+//! Of each partition it is known up to where its messages were handed over (`told`), and each step goes on exactly where
+//! the last one ended, whoever makes it: the partition's owner, where it is this replica, right after it has written; else,
+//! or where the owner began further on, the follower ([`super::follow`]), which reads the log. So a tail that is
+//! subscribed misses nothing after what was told when it subscribed, in order, and whatever moves.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,11 +13,15 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
-use tokio::sync::mpsc;
-use weir_core::{DeviceId, TenantId, Value};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+use weir_core::{DeviceId, Partition, TenantId, Value};
 
-use crate::{metrics::Metrics, writer::Heard};
+use crate::{
+    marks::{Mark, Marks},
+    metrics::Metrics,
+    writer::Heard,
+};
 
 /// Messages that wait for one tail at most, beside the bound in bytes.
 const MESSAGES_MAX: usize = 8_192;
@@ -39,6 +48,10 @@ struct Subscriber {
 /// The live tails. As many as tenants may hold; a tail whose queue is full is let go.
 pub(crate) struct FanOut {
     tenants: RwLock<HashMap<TenantId, Vec<Subscriber>>>,
+    /// Up to where each partition was handed over; of no meaning while nobody watches. Taken before `tenants`.
+    told: Vec<Mutex<Mark>>,
+    watched: watch::Sender<bool>,
+    marks: Arc<Marks>,
     ids: AtomicU64,
     buffer_bytes: usize,
     metrics: Arc<Metrics>,
@@ -46,16 +59,46 @@ pub(crate) struct FanOut {
 
 impl FanOut {
     /// `buffer_bytes`: what may wait for one tail.
-    pub(crate) fn new(buffer_bytes: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { tenants: RwLock::default(), ids: AtomicU64::default(), buffer_bytes, metrics })
+    pub(crate) fn new(buffer_bytes: usize, marks: Arc<Marks>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            tenants: RwLock::default(),
+            told: (0..marks.partitions()).map(|_| Mutex::default()).collect(),
+            watched: watch::Sender::new(false),
+            marks,
+            ids: AtomicU64::default(),
+            buffer_bytes,
+            metrics,
+        })
     }
 
-    /// Hands messages of one partition, in order, to the tails that want them. Never waits.
-    pub(crate) fn publish(&self, heard: &[Arc<Heard>]) {
-        let tenants = self.tenants.read();
-        if tenants.is_empty() {
-            return;
+    /// Whether anybody watches, as it changes.
+    pub(super) fn watched(&self) -> watch::Receiver<bool> {
+        self.watched.subscribe()
+    }
+
+    /// Up to where a partition was handed over to those who watch.
+    pub(super) fn told(&self, partition: Partition) -> Mark {
+        self.told.get(usize::from(partition.0)).map(|told| *told.lock()).unwrap_or_default()
+    }
+
+    /// The same of every partition.
+    pub(super) fn all_told(&self) -> Vec<Mark> {
+        self.told.iter().map(|told| *told.lock()).collect()
+    }
+
+    /// Hands everything of a partition after `from` and up to `to` to the tails that want it, unless it was handed over
+    /// already, or something before it was not: that is for the follower. Never waits.
+    pub(crate) fn hand_over(&self, partition: Partition, from: Mark, to: Mark, heard: &[Arc<Heard>]) {
+        let Some(told) = self.told.get(usize::from(partition.0)) else { return };
+        let mut told = told.lock();
+        if *self.watched.borrow() && from <= *told && *told < to {
+            self.publish(heard);
+            *told = to;
         }
+    }
+
+    fn publish(&self, heard: &[Arc<Heard>]) {
+        let tenants = self.tenants.read();
         let mut full = Vec::new();
         for message in heard {
             for subscriber in tenants.get(&message.series.tenant).into_iter().flatten() {
@@ -75,6 +118,14 @@ impl FanOut {
         }
     }
 
+    /// Lets every tail go, as one that was too slow: what comes next is no longer in the log.
+    pub(super) fn let_go(&self) {
+        let mut tenants = self.tenants.write();
+        self.metrics.tails_slow.inc_by(tenants.values().map(Vec::len).sum::<usize>() as u64);
+        tenants.clear();
+        self.watched.send_replace(false);
+    }
+
     fn offer(&self, subscriber: &Subscriber, message: &Arc<Heard>) -> bool {
         let bytes = weight(message);
         let queued = subscriber.queued.fetch_add(bytes, Ordering::AcqRel);
@@ -83,13 +134,22 @@ impl FanOut {
             && subscriber.queue.try_send(Arc::clone(message)).is_ok()
     }
 
-    /// From now on hands messages to the subscription.
+    /// From now on hands messages to the subscription: all of what comes after [`FanOut::all_told`] says next.
     pub(super) fn subscribe(self: &Arc<Self>, tenant: TenantId, wanted: Wanted) -> Subscription {
         let (queue, receiver) = mpsc::channel(MESSAGES_MAX);
         let queued = Arc::new(AtomicUsize::new(0));
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let subscriber = Subscriber { id, wanted, queue, queued: Arc::clone(&queued) };
-        self.tenants.write().entry(tenant).or_default().push(subscriber);
+        // In the order of partitions, so that two of these do not wait for each other.
+        let mut told: Vec<_> = self.told.iter().map(Mutex::lock).collect();
+        let mut tenants = self.tenants.write();
+        if tenants.is_empty() {
+            // Nobody needs what came before the first one.
+            told.iter_mut().zip(self.marks.all()).for_each(|(told, written)| **told = written.max(**told));
+        }
+        tenants.entry(tenant).or_default().push(subscriber);
+        self.watched.send_replace(true);
+        drop((tenants, told));
         self.metrics.tails.inc();
         Subscription { fan_out: Arc::clone(self), id, receiver, queued }
     }
@@ -100,6 +160,9 @@ impl FanOut {
             subscribers.retain(|subscriber| subscriber.id != id);
         }
         tenants.retain(|_, subscribers| !subscribers.is_empty());
+        if tenants.is_empty() {
+            self.watched.send_if_modified(std::mem::take);
+        }
     }
 
     /// Bytes that may wait for one tail.

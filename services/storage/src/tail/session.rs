@@ -101,7 +101,7 @@ impl Tail {
     /// Opens a tail; `snapshot` gives the newest values, where the request has no cursor.
     ///
     /// # Errors
-    /// `CURSOR_INVALID` for a cursor that was not given out.
+    /// `CURSOR_INVALID` for a cursor that was not given out; `Unavailable` of store or log.
     pub(crate) async fn open(
         sources: Sources,
         request: TailRequest,
@@ -125,11 +125,13 @@ impl Tail {
         };
         if tail.request.resume_cursor.is_empty() {
             tail.subscribe();
-            tail.cursor = Cursor::through(&tail.sources.marks.all());
+            tail.cursor = Cursor::through(&tail.sources.fan_out.all_told());
             tail.phase = Phase::Snapshot(snapshot);
         } else {
             tail.cursor = Cursor::parse(&tail.request.resume_cursor, tail.sources.marks.partitions())?;
-            tail.phase = Phase::CatchUp(tail.catch_up());
+            // Whoever gave it may have known of a loss before this replica does.
+            tail.sources.marks.know(tail.cursor.generation()).await?;
+            tail.phase = Phase::CatchUp(tail.catch_up(tail.sources.marks.all()));
         }
         Ok(tail)
     }
@@ -169,7 +171,7 @@ impl Tail {
                     Step::Done if self.subscription.is_some() => self.phase = Phase::Synced,
                     Step::Done => {
                         self.subscribe();
-                        self.phase = Phase::CatchUp(self.catch_up());
+                        self.phase = Phase::CatchUp(self.catch_up(self.sources.fan_out.all_told()));
                     }
                 },
                 Phase::Synced => {
@@ -190,7 +192,7 @@ impl Tail {
         if Instant::now() >= self.heartbeat_at {
             return Ok(false);
         }
-        let marks = self.sources.marks.all();
+        let told = self.sources.fan_out.all_told();
         let Some(subscription) = &mut self.subscription else {
             return Err(Error::internal("a tail has no queue"));
         };
@@ -198,8 +200,8 @@ impl Tail {
             match subscription.try_next() {
                 Some(heard) => self.pending.push_back(heard),
                 None => {
-                    // What is written up to these marks was handed over before they were read.
-                    self.drained = Some(marks);
+                    // What is up to these marks was handed over before they were read.
+                    self.drained = Some(told);
                     break;
                 }
             }
@@ -296,8 +298,8 @@ impl Tail {
         self.subscription = Some(self.sources.fan_out.subscribe(self.request.tenant.clone(), wanted));
     }
 
-    fn catch_up(&self) -> CatchUp {
-        CatchUp::new(Arc::clone(&self.sources.log), Arc::clone(&self.sources.marks))
+    fn catch_up(&self, targets: Vec<Mark>) -> CatchUp {
+        CatchUp::new(Arc::clone(&self.sources.log), Arc::clone(&self.sources.marks), targets)
     }
 
     fn message(&self, event: Event) -> Message {

@@ -5,6 +5,14 @@
 //! replaces them. So whenever an owner begins, it writes the counts of the last checkpoint into the table once more, and the
 //! table stands exactly where progress does.
 //!
+//! A sync of the store may take half a minute, so an owner does not wait for it ([`super::session`]): it freezes progress
+//! and counts, and goes on reading and writing while the sync runs; then it saves what it froze. The above stays true
+//! because one checkpoint at a time is under way: the counts of checkpoint n went into the table before n + 1 was frozen,
+//! and its sync began after that, so it covers them, and every row up to the frozen progress. What was written during the
+//! sync belongs to n + 2: its rows may or may not be durable, its counts are in memory only, and no progress has passed
+//! it. Where the sync fails, rows since the last one that succeeded may be gone, and so may the counts of n in the table;
+//! but n is still the last checkpoint, so whoever begins anew writes its counts again and reads all those rows again.
+//!
 //! A checkpoint too large for one commit goes in chunks that are written once, under a new number, before the commit that
 //! moves progress and names them; chunks that no checkpoint names are removed.
 

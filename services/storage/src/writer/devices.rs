@@ -22,7 +22,7 @@ const LOADS: usize = 16;
 /// Buckets in one read.
 const PAGE: usize = 1_000;
 
-/// Bytes of buckets that the `buckets` table does not tell yet: those changed since the last checkpoint.
+/// Bytes of buckets that the `buckets` table does not tell yet: those changed since a checkpoint.
 pub(super) type Changed = HashMap<SeriesKey, HashMap<BucketId, u64>>;
 
 /// Two generations: what is used moves to the young one; when that is half full the old one is forgotten. As good as least
@@ -49,11 +49,11 @@ impl Devices {
     }
 
     /// Makes sure that every device of `heard`, and every day that it has readings of, is in memory. All that was heard
-    /// before must be in the store.
+    /// before must be in the store, and what its table of buckets does not tell in `changed`, the newest last.
     ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn load(&mut self, heard: &[Arc<Heard>], changed: &Changed) -> Result<()> {
+    pub(super) async fn load(&mut self, heard: &[Arc<Heard>], changed: &[&Changed]) -> Result<()> {
         if self.young_weight * 2 >= self.weight_max {
             self.old = std::mem::take(&mut self.young);
             self.young_weight = 0;
@@ -137,7 +137,7 @@ impl Devices {
 
 type Loaded = (SeriesKey, Option<weir_core::event_clock::EventClock>, Vec<(Timestamp, Vec<BucketRow>)>);
 
-async fn load(reader: &Reader, missing: Missing, changed: &Changed) -> Result<Loaded> {
+async fn load(reader: &Reader, missing: Missing, changed: &[&Changed]) -> Result<Loaded> {
     let Missing { series, clock_before, days } = missing;
     let clock = match clock_before {
         Some(before) => Some(clock::derive(reader, &series, before).await?),
@@ -146,7 +146,7 @@ async fn load(reader: &Reader, missing: Missing, changed: &Changed) -> Result<Lo
     let mut loaded = Vec::with_capacity(days.len());
     for day in days {
         let mut rows = buckets_of(reader, &series, day).await?;
-        if let Some(changed) = changed.get(&series) {
+        for changed in changed.iter().filter_map(|changed| changed.get(&series)) {
             rows.iter_mut().for_each(|row| row.bytes = *changed.get(&row.bucket).unwrap_or(&row.bytes));
         }
         loaded.push((day, rows));

@@ -3,28 +3,29 @@
 //! An owner ([`owner`]) claims, reads frames, turns them into one batch of rows ([`batch`]) with what it knows of each
 //! device ([`devices`]), writes, tells the live tails and the `written` mark, and records its progress now and then
 //! ([`checkpoint`]). Whatever fails, it gives up all that it has in memory, waits, and begins again from its recorded
-//! progress: a re-read writes the same bytes, so there is one way to recover, and a crash takes the same one.
+//! progress: a re-read writes the same bytes, so there is one way to recover, and a crash takes the same one. So does a
+//! partition that moves to another replica; whoever owned it and does not know yet writes the same rows as the new
+//! owner, and fails when it wants to record progress.
 
 mod batch;
 mod checkpoint;
 mod clock;
 mod device;
 mod devices;
-mod health;
 mod owner;
+mod session;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 pub(crate) use batch::decode;
-pub(crate) use health::Health;
 pub(crate) use owner::Owner;
-pub(crate) use start::{Engines, claim_all};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use weir_core::{
     DeviceId, Partition, Position, Reading, Stream,
-    port::{Log, Records, SeriesKey, TelemetryStore},
+    port::{Log, Records, SeriesKey, Signals, TelemetryStore},
 };
 
 use crate::{WriterConfig, marks::Marks, metrics::Metrics, tail::FanOut};
@@ -38,13 +39,12 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) store: Arc<dyn TelemetryStore>,
+    pub(crate) signals: Arc<dyn Signals>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) fan_out: Arc<FanOut>,
-    pub(crate) health: Health,
     pub(crate) metrics: Arc<Metrics>,
     /// Owners that may hold a decoded batch at once: memory is bounded by cores, not by partitions.
     pub(crate) slots: Semaphore,
-    pub(crate) stop: CancellationToken,
 }
 
 /// A message as it came from the log: what becomes rows, and what live tails are told.

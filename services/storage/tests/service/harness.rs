@@ -15,12 +15,12 @@ use weir_core::{
     DeviceId, Error, Message, Partition, Position, Reading, Result, Stream, SystemClock, TenantId, Timestamp,
     Uid, Value,
     device::{Device, Profile},
-    port::{Log, Records, Registry, TelemetryStore},
+    port::{Leases, Log, Records, Registry, Signals, TelemetryStore},
     principal::{Principal, Scope},
     selector::Selector,
 };
 use weir_frame::Encoder;
-use weir_log_embedded::{Durability, EmbeddedLog, LocalSignals};
+use weir_log_embedded::{Durability, EmbeddedLog, LocalLeases, LocalSignals};
 use weir_proto::storage::v1::{self as pb, telemetry_service_client::TelemetryServiceClient};
 use weir_storage::{Config, Service};
 use weir_store_embedded::EmbeddedStore;
@@ -93,10 +93,13 @@ impl Registry for Devices {
 }
 
 /// What a test may put in the place of an engine.
+#[derive(Clone)]
 pub(crate) struct Engines {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) records: Arc<dyn Records>,
     pub(crate) store: Arc<dyn TelemetryStore>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) leases: Arc<dyn Leases>,
 }
 
 impl Engines {
@@ -120,7 +123,13 @@ impl Engines {
         })
         .await;
         let (store, log) = opened.into_inner().unwrap();
-        Self { log: Arc::new(log), records: Arc::clone(&store) as _, store }
+        Self {
+            log: Arc::new(log),
+            records: Arc::clone(&store) as _,
+            store,
+            signals: Arc::new(LocalSignals::new()),
+            leases: Arc::new(LocalLeases::new()),
+        }
     }
 }
 
@@ -154,7 +163,7 @@ impl World {
     }
 
     pub(crate) async fn start(engines: Engines, config: Config) -> Self {
-        let Engines { log, records, store } = engines;
+        let Engines { log, records, store, signals, leases } = engines;
         let devices = Arc::new(Devices::default());
         let metrics = prometheus::Registry::new();
         let service = Service::start(
@@ -162,7 +171,8 @@ impl World {
             Arc::clone(&log),
             Arc::clone(&records),
             Arc::clone(&store),
-            Arc::new(LocalSignals::new()),
+            signals,
+            leases,
             Arc::clone(&devices) as _,
             Arc::new(SystemClock),
             &metrics,
@@ -193,15 +203,7 @@ impl World {
 
     /// Publishes messages of one partition as one frame, and gives the position of its first reading.
     pub(crate) async fn publish(&self, messages: &[Message]) -> Position {
-        let partition = Partition::of(messages[0].uid, PARTITIONS);
-        let mut encoder = Encoder::new();
-        for message in messages {
-            assert_eq!(Partition::of(message.uid, PARTITIONS), partition, "a frame is of one partition");
-            encoder.push(message).unwrap();
-        }
-        let sequence =
-            self.log.publish(Stream::Readings, partition, Uid::random(), encoder.finish()).await.unwrap();
-        Position { stream: Stream::Readings, generation: 1, sequence, index: 0, partition }
+        publish(&*self.log, PARTITIONS, messages).await
     }
 
     /// Waits until everything published is written.
@@ -256,6 +258,18 @@ impl World {
         dump.latest.sort_unstable();
         dump
     }
+}
+
+/// Publishes messages of one partition as one frame, and gives the position of its first reading.
+pub(crate) async fn publish(log: &dyn Log, partitions: u16, messages: &[Message]) -> Position {
+    let partition = Partition::of(messages[0].uid, partitions);
+    let mut encoder = Encoder::new();
+    for message in messages {
+        assert_eq!(Partition::of(message.uid, partitions), partition, "a frame is of one partition");
+        encoder.push(message).unwrap();
+    }
+    let sequence = log.publish(Stream::Readings, partition, Uid::random(), encoder.finish()).await.unwrap();
+    Position { stream: Stream::Readings, generation: 1, sequence, index: 0, partition }
 }
 
 /// What the store holds of a device.

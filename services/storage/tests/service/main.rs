@@ -8,6 +8,7 @@ mod exactly_once;
 mod failures;
 mod harness;
 mod limits;
+mod replicas;
 mod rules;
 mod tail;
 mod widths;
