@@ -232,19 +232,17 @@ impl Peers {
             ("analytics", &self.analytics),
             ("ingest", &self.ingest),
         ];
-        for (name, addresses) in named {
-            for address in
-                addresses.iter().filter(|address| !self.insecure && is_plaintext_off_loopback(address))
-            {
-                let message = format!(
-                    "peers.{name} has {address}, which would show tokens and data to the network; use https with section \
-                     tls, or set peers.insecure = true if something else protects it"
-                );
-                return Err(Error::new(ErrorKind::FailedPrecondition, "PLAINTEXT_REFUSED", message)
-                    .with_field(format!("peers.{name}")));
-            }
-        }
-        Ok(())
+        let plaintext = named.into_iter().find_map(|(name, addresses)| {
+            let address = addresses.iter().find(|address| is_plaintext_off_loopback(address))?;
+            Some((name, address))
+        });
+        let Some((name, address)) = plaintext.filter(|_| !self.insecure) else { return Ok(()) };
+        let message = format!(
+            "peers.{name} has {address}, which would show tokens and data to the network; use https with section tls, or \
+             set peers.insecure = true if something else protects it"
+        );
+        Err(Error::new(ErrorKind::FailedPrecondition, "PLAINTEXT_REFUSED", message)
+            .with_field(format!("peers.{name}")))
     }
 }
 
@@ -365,4 +363,41 @@ pub(crate) fn schema() -> Result<String> {
         object.insert("defaults".to_owned(), serde_json::to_value(Config::default()).map_err(failed)?);
     }
     serde_json::to_string_pretty(&schema).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_in_the_clear_is_refused_off_loopback_by_its_key() {
+        let peers = |address: &str| Peers { storage: vec![address.to_owned()], ..Peers::default() };
+        for near in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://storage:8081"] {
+            assert!(peers(near).check().is_ok(), "{near}");
+        }
+        for far in ["http://storage:8081", "http://10.1.2.3:8081", "http://localhost.example.com:1"] {
+            assert_eq!(peers(far).check().unwrap_err().field(), Some("peers.storage"), "{far}");
+            assert!(Peers { insecure: true, ..peers(far) }.check().is_ok());
+        }
+    }
+
+    #[test]
+    fn log_and_store_are_shared_both_or_neither() {
+        let mut config = Config::default();
+        assert!(!config.is_shared().unwrap());
+        config.log.engine = LogEngine::Nats;
+        assert_eq!(config.is_shared().unwrap_err().field(), Some("store.engine"));
+        config.store.engine = StoreEngine::Cql;
+        assert!(config.is_shared().unwrap());
+    }
+
+    #[test]
+    fn certificates_are_given_whole_or_not_at_all() {
+        let mut tls = Tls::default();
+        assert!(tls.files().unwrap().is_none());
+        tls.cert_file = Some("a".into());
+        assert!(tls.files().is_err());
+        (tls.key_file, tls.ca_file) = (Some("b".into()), Some("c".into()));
+        assert!(tls.files().unwrap().is_some());
+    }
 }

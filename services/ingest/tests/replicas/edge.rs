@@ -148,6 +148,7 @@ impl Cluster {
             Arc::clone(&log),
             Arc::clone(&records),
             Arc::clone(&signals) as _,
+            Arc::new(LocalLeases::new()),
             Arc::clone(&registry),
             Arc::new(SystemClock),
             &prometheus::Registry::new(),
