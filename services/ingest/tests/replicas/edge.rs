@@ -26,7 +26,9 @@ use weir_core::{
 };
 use weir_grpc::AuthLayer;
 use weir_ingest::{Config, Service};
-use weir_log_embedded::{Durability as LogDurability, EmbeddedLog, LocalSignals, Options as LogOptions};
+use weir_log_embedded::{
+    Durability as LogDurability, EmbeddedLog, LocalLeases, LocalSignals, Options as LogOptions,
+};
 use weir_proto::{
     commands::v1::{CommandState, GetCommandRequest, command_service_client::CommandServiceClient},
     ingest::v1::{GetPresenceRequest, GetPresenceResponse, session_service_client::SessionServiceClient},
