@@ -78,7 +78,7 @@ impl Client {
             builder = builder.user(user, password(file)?);
         }
         if let Some(tls) = &config.tls {
-            builder = builder.tls_context(Some(tls::client(tls)?));
+            builder = tls::encrypt(builder, tls)?;
         }
         let session = builder.build().await.map_err(|source| failure::of_connect(&config.hosts, source))?;
         Ok(Self {
