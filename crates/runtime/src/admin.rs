@@ -18,13 +18,15 @@ use crate::{Service, brief::Brief};
 pub struct Admin {
     services: Arc<Vec<Arc<dyn Service>>>,
     metrics: Registry,
+    detail: Arc<Vec<String>>,
     accepting: Arc<AtomicBool>,
 }
 
 impl Admin {
-    /// Tells about `services` and `metrics`; not ready until [`Admin::accepting`].
-    pub fn new(services: Vec<Arc<dyn Service>>, metrics: Registry) -> Self {
-        Self { services: Arc::new(services), metrics, accepting: Arc::default() }
+    /// Tells about `services` and `metrics`; not ready until [`Admin::accepting`]. `detail` is shown beside readiness: what
+    /// stays true as long as the process runs, such as what an acknowledgement survives.
+    pub fn new(services: Vec<Arc<dyn Service>>, metrics: Registry, detail: Vec<String>) -> Self {
+        Self { services: Arc::new(services), metrics, detail: Arc::new(detail), accepting: Arc::default() }
     }
 
     /// Says whether every listener accepts: true after start, false again before the end.
@@ -65,11 +67,12 @@ impl Admin {
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     let reasons = admin.not_ready().await;
-    if reasons.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
-    }
+    let (status, lines) = match reasons.is_empty() {
+        true => (StatusCode::OK, vec!["ready".to_owned()]),
+        false => (StatusCode::SERVICE_UNAVAILABLE, reasons),
+    };
+    let lines: Vec<_> = lines.iter().chain(admin.detail.iter()).map(String::as_str).collect();
+    (status, lines.join("\n") + "\n")
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

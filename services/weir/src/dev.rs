@@ -116,22 +116,14 @@ fn context(at: Addresses, token: String) -> Context {
     Context {
         addr: at.grpc.to_string(),
         token,
-        mqtt: Some(at.mqtt.to_string()),
-        http: Some(at.http.to_string()),
+        mqtt: at.mqtt.map(|at| at.to_string()),
+        http: at.http.map(|at| at.to_string()),
         admin: Some(at.admin.to_string()),
     }
 }
 
 fn greeting(at: Addresses, data_dir: &std::path::Path, took: std::time::Duration) -> String {
-    format!(
-        "Weir is ready ({} ms): mqtt {}  http {}  grpc {}  admin {}  data {}",
-        took.as_millis(),
-        at.mqtt,
-        at.http,
-        at.grpc,
-        at.admin,
-        data_dir.display()
-    )
+    format!("Weir is ready ({} ms): {at}  data {}", took.as_millis(), data_dir.display())
 }
 
 fn next_steps() -> String {

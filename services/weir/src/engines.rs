@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use weir_config::Durability;
 use weir_core::{
     Error, ErrorKind, Result, Stream,
-    port::{Log, Records, Signals, TelemetryStore},
+    port::{Leases, Log, Records, Signals, TelemetryStore},
     progress,
 };
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_store_embedded::EmbeddedStore;
 
 use crate::config::Config;
@@ -19,10 +20,14 @@ pub(crate) struct Engines {
     pub(crate) log: Arc<dyn Log>,
     /// Doorbells.
     pub(crate) signals: Arc<dyn Signals>,
+    /// Who shares the work.
+    pub(crate) leases: Arc<dyn Leases>,
     /// Small records.
     pub(crate) records: Arc<dyn Records>,
     /// Telemetry.
     pub(crate) telemetry: Arc<dyn TelemetryStore>,
+    /// Which engines these are and what their acknowledgements survive, for `/readyz`.
+    pub(crate) detail: Vec<String>,
 }
 
 /// The layout of the data directory; another one is refused.
@@ -57,7 +62,20 @@ pub(crate) async fn open(config: &Config) -> Result<Engines> {
     let log = blocking(move || EmbeddedLog::open(&dir, options)).await?;
     know_each_other(&*store, &log, &config.data.dir).await?;
     let (records, telemetry) = (Arc::clone(&store), store);
-    Ok(Engines { log: Arc::new(log), signals: Arc::new(LocalSignals::new()), records, telemetry })
+    let survives = match config.log.durability {
+        Durability::PowerLoss => "power-loss: every acknowledgement follows an fdatasync",
+        Durability::Process => {
+            "process: acknowledged data survive a crash of the process, not of the machine"
+        }
+    };
+    Ok(Engines {
+        log: Arc::new(log),
+        signals: Arc::new(LocalSignals::new()),
+        leases: Arc::new(LocalLeases::new()),
+        records,
+        telemetry,
+        detail: vec![format!("durability of log and store (embedded): {survives}")],
+    })
 }
 
 /// The highest sequence of each stream that somebody has dealt with: a log that ends below it has lost something.

@@ -1,6 +1,6 @@
 //! The listeners: bound before anything starts, so that a port in use is told at once and by name.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use tokio::net::TcpListener;
 use weir_core::{Error, ErrorKind, Result};
@@ -9,39 +9,60 @@ use crate::config::Listen;
 
 /// Every listener of the process, bound.
 pub(crate) struct Listeners {
-    /// MQTT.
-    pub(crate) mqtt: TcpListener,
-    /// The device API over HTTP.
-    pub(crate) http: TcpListener,
+    /// Those for devices, where this process is the edge.
+    pub(crate) edge: Option<Edge>,
     /// gRPC.
     pub(crate) grpc: TcpListener,
     /// Admin.
     pub(crate) admin: TcpListener,
 }
 
+/// The listeners for devices.
+pub(crate) struct Edge {
+    /// MQTT.
+    pub(crate) mqtt: TcpListener,
+    /// The device API over HTTP.
+    pub(crate) http: TcpListener,
+}
+
 /// Where they are; with port 0 the port that the system chose.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Addresses {
     /// MQTT.
-    pub(crate) mqtt: SocketAddr,
+    pub(crate) mqtt: Option<SocketAddr>,
     /// The device API over HTTP.
-    pub(crate) http: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
     /// gRPC.
     pub(crate) grpc: SocketAddr,
     /// Admin.
     pub(crate) admin: SocketAddr,
 }
 
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(mqtt), Some(http)) = (self.mqtt, self.http) {
+            write!(f, "mqtt {mqtt}  http {http}  ")?;
+        }
+        write!(f, "grpc {}  admin {}", self.grpc, self.admin)
+    }
+}
+
 impl Listeners {
-    /// Binds them all.
+    /// Binds them all; those for devices only `with_edge`.
     ///
     /// # Errors
     /// `PORT_IN_USE` that names the port and the flag that moves it.
-    pub(crate) async fn bind(listen: &Listen) -> Result<Self> {
+    pub(crate) async fn bind(listen: &Listen, with_edge: bool) -> Result<Self> {
         listen.check()?;
+        let edge = match with_edge {
+            true => Some(Edge {
+                mqtt: bind(listen.socket(listen.mqtt_port), "mqtt").await?,
+                http: bind(listen.socket(listen.http_port), "http").await?,
+            }),
+            false => None,
+        };
         Ok(Self {
-            mqtt: bind(listen.socket(listen.mqtt_port), "mqtt").await?,
-            http: bind(listen.socket(listen.http_port), "http").await?,
+            edge,
             grpc: bind(listen.socket(listen.grpc_port), "grpc").await?,
             admin: bind(listen.socket(listen.admin_port), "admin").await?,
         })
@@ -58,8 +79,8 @@ impl Listeners {
                 .map_err(|source| Error::internal("a listener has no address").with_source(source))
         };
         Ok(Addresses {
-            mqtt: address(&self.mqtt)?,
-            http: address(&self.http)?,
+            mqtt: self.edge.as_ref().map(|edge| address(&edge.mqtt)).transpose()?,
+            http: self.edge.as_ref().map(|edge| address(&edge.http)).transpose()?,
             grpc: address(&self.grpc)?,
             admin: address(&self.admin)?,
         })

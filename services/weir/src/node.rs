@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     engines, limits,
     listeners::{Addresses, Listeners},
-    targets::{Running, Target},
+    targets::{EDGE, Running, Target},
 };
 
 /// How long a gRPC connection may stay without a call that is let through: as long as a device has to authenticate.
@@ -48,18 +48,20 @@ impl Node {
         let mut config = config;
         let files = limits::raise_open_files();
         config.listen.share(files);
-        let listeners = Listeners::bind(&config.listen).await?;
+        let has_edge = targets.iter().any(|target| target.name == EDGE);
+        let listeners = Listeners::bind(&config.listen, has_edge).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
+        let detail = engines.detail.clone();
         let running = Running::start(config.clone(), engines, peppers, targets).await?;
-        let admin = Admin::new(running.services(), running.metrics.clone());
+        let admin = Admin::new(running.services(), running.metrics.clone(), detail);
         let (stop_grpc, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Vec::new();
         let serving = admin.clone().serve(listeners.admin, stop_admin.clone());
         tasks.push(tokio::spawn(async move { report("admin", serving.await) }));
-        if let Some(ingest) = &running.ingest {
-            ingest.serve_mqtt(listeners.mqtt);
-            ingest.serve_http(listeners.http);
+        if let (Some(ingest), Some(edge)) = (&running.ingest, listeners.edge) {
+            ingest.serve_mqtt(edge.mqtt);
+            ingest.serve_http(edge.http);
         }
         let serving =
             serve_grpc(&running, listeners.grpc, config.listen.grpc_connections, stop_grpc.clone())?;

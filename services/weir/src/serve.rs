@@ -88,7 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     node.accept();
     let at = node.addresses;
-    tracing::info!(target = args.target, mqtt = %at.mqtt, http = %at.http, grpc = %at.grpc, admin = %at.admin, "ready");
+    tracing::info!(targets = args.target, %at, "ready");
     stop.await?;
     tracing::info!("draining");
     node.stop().await;

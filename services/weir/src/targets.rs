@@ -17,13 +17,16 @@ pub(crate) struct Target {
     start: for<'a> fn(&'a mut Running) -> BoxFuture<'a, Result<()>>,
 }
 
+/// The target that devices talk to: it alone listens for MQTT and HTTP.
+pub(crate) const EDGE: &str = "ingest";
+
 /// Every target; what it needs stands before it.
 pub(crate) const TARGETS: [Target; 5] = [
     Target { name: "registry", start: |running| Box::pin(running.start_registry()) },
     Target { name: "commands", start: |running| Box::pin(running.start_commands()) },
     Target { name: "storage", start: |running| Box::pin(running.start_storage()) },
     Target { name: "analytics", start: |running| Box::pin(running.start_analytics()) },
-    Target { name: "ingest", start: |running| Box::pin(running.start_ingest()) },
+    Target { name: EDGE, start: |running| Box::pin(running.start_ingest()) },
 ];
 
 /// The targets that `list` names (`all`, or names joined by commas).
