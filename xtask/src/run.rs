@@ -18,6 +18,13 @@ pub(crate) fn test(rest: &[String]) -> Result<(), String> {
     finish(&mut command)
 }
 
+/// The fault harness, on the release binary.
+pub(crate) fn chaos(rest: &[String]) -> Result<(), String> {
+    cargo(&["build", "--locked", "--release", "--package", "weir", "--package", "weir-tests", "--bins"])?;
+    let weir = binary()?;
+    finish(Command::new(weir.with_file_name("chaos")).args(rest).env("WEIR_BIN", weir))
+}
+
 /// Lints `proto/` with buf.
 pub(crate) fn lint_proto() -> Result<(), String> {
     finish(Command::new("npx").args(["--yes", "--package", BUF, "buf", "lint", "proto"]).current_dir(root()))

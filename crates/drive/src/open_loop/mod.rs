@@ -62,6 +62,7 @@ impl Default for Options {
 }
 
 /// A device that sends.
+#[derive(Clone)]
 pub struct Sender {
     /// Its account in the ledger.
     pub account: Arc<Account>,
