@@ -9,6 +9,8 @@ mod limits;
 mod listeners;
 mod node;
 mod pepper;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod serve;
 mod signals;
 mod targets;

@@ -8,8 +8,10 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use weir_core::Result;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_core::{Error, Result};
 use weir_tests::chaos::{
+    control::{CONTROLS, Control},
     report::{Row, table},
     run::{self, Options, Ran},
     scenario::{self, SCENARIOS},
@@ -34,6 +36,12 @@ struct Args {
     /// Only this scenario; may be given more than once
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<String>,
+    /// Break this promise on purpose: the run must find losses, and succeeds only if it does
+    #[arg(long, value_name = "NAME", conflicts_with = "scenarios")]
+    control: Option<String>,
+    /// The binary that can be told to break promises
+    #[arg(long, env = "WEIR_SABOTAGED_BIN", value_name = "FILE")]
+    sabotaged: Option<PathBuf>,
     /// Which engines
     #[arg(long, value_enum, default_value_t = Engine::Embedded)]
     engine: Engine,
@@ -60,7 +68,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if args.list {
         for scenario in SCENARIOS {
-            say(&format!("{:<18} {}", scenario.name, scenario.about));
+            say(&format!("scenario  {:<18} {}", scenario.name, scenario.about));
+        }
+        for control in CONTROLS {
+            say(&format!("control   {:<18} {}", control.name, control.about));
         }
         return ExitCode::SUCCESS;
     }
@@ -72,7 +83,7 @@ fn main() -> ExitCode {
             tokio::select! {
                 done = chaos(args) => done,
                 // What was started ends with the clusters, which end here.
-                _ = tokio::signal::ctrl_c() => { say("interrupted"); Ok(false) }
+                () = interrupted() => { say("interrupted"); Ok(false) }
             }
         }),
         Err(error) => {
@@ -90,11 +101,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Ctrl-C, or the SIGTERM of whoever runs this.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 async fn chaos(args: Args) -> Result<bool> {
     let kept = args.dir.is_some();
     let dir =
         args.dir.unwrap_or_else(|| std::env::temp_dir().join(format!("weir-chaos-{}", std::process::id())));
-    let options = Options {
+    let control = args.control.as_deref().map(Control::find).transpose()?;
+    let mut options = Options {
         length: Duration::from_secs_f64(args.minutes.max(0.0) * 60.0),
         seed: args.seed,
         scenarios: args.scenarios,
@@ -105,7 +126,15 @@ async fn chaos(args: Args) -> Result<bool> {
         binary: args.binary,
         dir: dir.clone(),
         env: Vec::new(),
+        nats_default_sync: false,
     };
+    if let Some(control) = control {
+        let sabotaged = args.sabotaged.ok_or_else(|| {
+            Error::invalid("sabotaged", "USAGE", "a control needs --sabotaged; `cargo xtask chaos` gives it")
+        })?;
+        control.apply(&mut options, &sabotaged);
+        say(&format!("control {}: {}", control.name, control.about));
+    }
     let chosen = options.chosen()?;
     say(&format!("seed {}, data and logs in {}", options.seed, dir.display()));
     let share = (options.length / u32::try_from(chosen.len()).unwrap_or(1)).max(SHORTEST).min(options.length);
@@ -135,14 +164,19 @@ async fn chaos(args: Args) -> Result<bool> {
     let clean = !rows.is_empty() && rows.iter().all(Row::is_clean);
     // What is skipped on a developer's machine is a failure where everything must be there.
     let clean = clean && !(skipped && std::env::var_os("CI").is_some());
-    let verdict = if clean { "clean" } else { "NOT CLEAN" };
+    let (good, verdict) = match (control, clean) {
+        (None, true) => (true, "clean"),
+        (None, false) => (false, "NOT CLEAN"),
+        (Some(_), _) if Control::was_noticed(&rows) => (true, "noticed, as it must be"),
+        (Some(_), _) => (false, "NOT NOTICED: a promise was broken and nothing was found missing"),
+    };
     say(&format!("{verdict}: seed {}, {} s in all", options.seed, begin.elapsed().as_secs()));
-    if clean && !kept {
+    if good && !kept {
         drop(std::fs::remove_dir_all(&dir));
     } else {
         say(&format!("data and logs are in {}", dir.display()));
     }
-    Ok(clean)
+    Ok(good)
 }
 
 /// A line to standard output.

@@ -7,6 +7,7 @@
 
 pub mod alarms;
 pub mod commands;
+pub mod control;
 pub mod faults;
 pub mod report;
 pub mod run;

@@ -36,6 +36,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Additional environment of every process of Weir.
     pub env: Vec<(String, String)>,
+    /// NATS syncs when it likes (its default), not before each answer.
+    pub nats_default_sync: bool,
 }
 
 impl Options {
