@@ -1,6 +1,6 @@
-//! The public gRPC contracts of Weir and the code generated from them; nothing else.
+//! The gRPC contracts of Weir and the code generated from them; nothing else.
 //!
-//! The contracts are the files below `weir/`; conventions are those of buf's STANDARD lint and, where it is silent, of
+//! The contracts are the files below `weir/`: public ones, and `internal.proto` where services ask each other; conventions are those of buf's STANDARD lint and, where it is silent, of
 //! Google's AIPs. Conversions to the domain are in `weir-grpc`.
 
 #![allow(missing_docs, unreachable_pub, clippy::all)] // generated code
@@ -44,3 +44,6 @@ pub mod commands {
 
 /// Every descriptor, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The full names of the services that only services of Weir may call: those of every `internal.proto`.
+pub const INTERNAL: &[&str] = include!(concat!(env!("OUT_DIR"), "/internal.rs"));

@@ -17,6 +17,7 @@ mod drive;
 mod file;
 mod output;
 mod page;
+mod poison_frame;
 mod profile;
 mod rule;
 mod rule_args;
@@ -116,6 +117,12 @@ pub enum Command {
         after_help = "Examples:\n  weir dead-letter list\n  weir dead-letter list -o csv > refused.csv"
     )]
     DeadLetter(dead_letter::Command),
+    /// Frames of the log that could not be decoded (scope platform)
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  weir poison-frame list\n  weir poison-frame replay 3-1-4711"
+    )]
+    PoisonFrame(poison_frame::Command),
     /// Contexts: which Weir to talk to, and as whom
     #[command(subcommand, after_help = "Examples:\n  weir context list\n  weir context use prod")]
     Context(context_command::Command),
@@ -148,6 +155,7 @@ pub async fn run(command: Command, global: &Global) -> Result<()> {
         Command::Command(command) => command::run(command, &caller).await,
         Command::Session(command) => session::run(command, &caller).await,
         Command::DeadLetter(command) => dead_letter::run(command, &caller).await,
+        Command::PoisonFrame(command) => poison_frame::run(command, &caller).await,
         Command::Context(_) => Ok(()), // needs no caller: done above
         Command::Replay(args) => drive::replay(*args, &caller).await,
         Command::Simulate(args) => drive::simulate(args, &caller).await,

@@ -1,6 +1,24 @@
-//! gRPC clients: one connection with its credential, and a typed stub for each service.
+//! gRPC clients: for users, one connection with its credential and a typed stub for each public service; for services, the
+//! call ports of `weir-core` over the network ([`RegistryClient`], [`CommandsClient`], [`StorageClient`]), each to a [`Peer`],
+//! and the [`Gateway`] by which one process answers for those beside it.
+//!
+//! And what a process remembers of a registry that is another process ([`CachedRegistry`]).
 //!
 //! Not here: conversions and error mapping, which servers share (`weir-grpc`), and anything that decides.
+
+mod cached;
+pub mod certificates;
+mod commands;
+mod gateway;
+mod peer;
+mod registry;
+mod storage;
+
+pub use commands::CommandsClient;
+pub use gateway::Gateway;
+pub use peer::{Identity, Peer};
+pub use registry::RegistryClient;
+pub use storage::StorageClient;
 
 use std::time::Duration;
 
@@ -23,8 +41,13 @@ use weir_proto::{
         profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
         token_service_client::TokenServiceClient,
     },
-    storage::v1::telemetry_service_client::TelemetryServiceClient,
+    storage::v1::{
+        poison_frame_service_client::PoisonFrameServiceClient,
+        telemetry_service_client::TelemetryServiceClient,
+    },
 };
+
+pub use cached::CachedRegistry;
 
 /// How long a connection attempt may take: a server that is there answers in milliseconds, also across a continent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -131,10 +154,17 @@ stubs! {
     dead_letters: DeadLetterServiceClient,
     /// Stored telemetry.
     telemetry: TelemetryServiceClient,
+    /// Frames that could not be decoded.
+    poison_frames: PoisonFrameServiceClient,
     /// Rules.
     rules: RuleServiceClient,
     /// Alarms.
     alarms: AlarmServiceClient,
     /// Commands.
     commands: CommandServiceClient,
+}
+
+/// A peer answered with what cannot be an answer: a defect of it, not of what it was asked.
+fn not_an_answer(error: Error) -> Error {
+    Error::internal(format!("a peer gave what is no answer: {error}")).with_source(error)
 }

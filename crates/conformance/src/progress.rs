@@ -58,7 +58,7 @@ macro_rules! progress_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let (engines, _guard) = $open().await;
+                let Some((engines, _guard)) = $crate::Opened::opened($open().await) else { return };
                 $crate::progress::$name(engines).await;
             }
         )+

@@ -50,7 +50,7 @@ macro_rules! records_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let (records, _guard) = $open().await;
+                let Some((records, _guard)) = $crate::Opened::opened($open().await) else { return };
                 $crate::records::$name(records).await;
             }
         )+

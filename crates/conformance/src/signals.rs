@@ -28,7 +28,7 @@ macro_rules! signals_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let (signals, _guard) = $open().await;
+                let Some((signals, _guard)) = $crate::Opened::opened($open().await) else { return };
                 $crate::signals::$name(signals).await;
             }
         )+

@@ -44,7 +44,7 @@ macro_rules! telemetry_suite {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let (store, _guard) = $open().await;
+                let Some((store, _guard)) = $crate::Opened::opened($open().await) else { return };
                 $crate::telemetry::$name(store).await;
             }
         )+

@@ -10,6 +10,7 @@
 //! though all need the same thing: rows in a partition, compare-and-set by version, bounded scans with a cursor. That is
 //! [`port::Records`]; services keep their typed view of it in their own `store.rs`.
 
+pub mod cache;
 pub mod clock;
 pub mod command;
 pub mod device;

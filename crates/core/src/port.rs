@@ -5,6 +5,7 @@
 
 mod calls;
 mod leases;
+mod limits;
 mod log;
 mod records;
 mod signals;
@@ -15,6 +16,7 @@ pub use calls::{
     Session, SessionEpoch, TelemetryReader,
 };
 pub use leases::{Leases, Member, Membership, View};
+pub use limits::check_writes;
 pub use log::{Batch, Bounds, LOG_FAILED, Log, LogIdentity, LogReader, Record};
 pub use records::{Expect, KeyRange, Op, Records, Stored, Table, Write};
 pub use signals::{Signal, SignalStream, Signals, Topic};

@@ -59,14 +59,17 @@ pub enum Principal {
         /// The credential it showed.
         credential: String,
     },
+    /// A service of this Weir. It may ask what services ask of each other, and has no access to a tenant by itself.
+    Service,
 }
 
 impl Principal {
-    /// Who this is, for logs and histories: `token:<id>` or `device:<id>`.
+    /// Who this is, for logs and histories: `token:<id>`, `device:<id>` or `service`.
     pub fn actor(&self) -> String {
         match self {
             Self::Token { id, .. } => format!("token:{id}"),
             Self::Device { device, .. } => format!("device:{device}"),
+            Self::Service => "service".to_owned(),
         }
     }
 
@@ -75,12 +78,15 @@ impl Principal {
     /// tells nothing about existence.
     ///
     /// # Errors
-    /// `PermissionDenied` for a device, for another tenant, or without the scope.
+    /// `PermissionDenied` for a device, a service, another tenant, or without the scope.
     pub fn require(&self, tenant: &TenantId, scope: Scope) -> Result<()> {
         match self {
             Self::Device { .. } => {
                 Err(Error::permission_denied("a device's credential cannot call this method"))
             }
+            Self::Service => Err(Error::permission_denied(
+                "a service's identity has no access to a tenant; the caller's own token is needed",
+            )),
             Self::Token { tenant: own, .. } if own.as_ref() != Some(tenant) => {
                 Err(Error::permission_denied(format!("this token has no access to tenants/{tenant}")))
             }
@@ -103,16 +109,30 @@ impl Principal {
         }
     }
 
+    /// Checks that this is a service, for what services ask of each other.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for everybody else, whatever they may do otherwise.
+    pub fn require_service(&self) -> Result<()> {
+        match self {
+            Self::Service => Ok(()),
+            Self::Token { .. } | Self::Device { .. } => {
+                Err(Error::permission_denied("only a service of Weir may call this method"))
+            }
+        }
+    }
+
     /// The tenant of this caller.
     ///
     /// # Errors
-    /// `PermissionDenied` for a token that is bound to none.
+    /// `PermissionDenied` for a token that is bound to none, and for a service.
     pub fn tenant(&self) -> Result<&TenantId> {
         match self {
             Self::Token { tenant: Some(tenant), .. } | Self::Device { tenant, .. } => Ok(tenant),
             Self::Token { tenant: None, .. } => {
                 Err(Error::permission_denied("this token is bound to no tenant"))
             }
+            Self::Service => Err(Error::permission_denied("a service is bound to no tenant")),
         }
     }
 }

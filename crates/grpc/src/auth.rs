@@ -1,4 +1,8 @@
-//! Bearer authentication for every method but reflection and health (RFC 6750 over gRPC metadata).
+//! Authentication for every method but reflection and health: bearer tokens (RFC 6750 over gRPC metadata), and services by
+//! their certificate or key.
+//!
+//! A call that carries a bearer token is its holder's, also over the connection of a service, which forwards calls of users.
+//! What services ask of each other is refused here to everybody else, by the list that the contracts give.
 
 use std::{
     sync::Arc,
@@ -6,11 +10,16 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tonic::{Extensions, Status, body::Body};
+use tonic::{Extensions, Status, body::Body, transport::server::TlsConnectInfo};
 use tower::{Layer, Service};
 use weir_core::{Error, Result, port::Registry, principal::Principal};
 
-use crate::{access::WhileAllowed, connection::Seat, to_status};
+use crate::{
+    access::WhileAllowed,
+    connection::Seat,
+    identity::{self, KEY_PREFIX, ServiceKey},
+    is_internal, to_status,
+};
 
 /// What anybody may call: reflection describes public contracts, and a load balancer asks for health without a token.
 const OPEN: [&str; 3] = [
@@ -19,23 +28,31 @@ const OPEN: [&str; 3] = [
     "/grpc.health.v1.Health/",
 ];
 
-/// Puts the [`Principal`] of the bearer token into the request's extensions, or refuses.
+/// Puts the [`Principal`] of a call into its request's extensions, or refuses it.
 #[derive(Clone)]
 pub struct AuthLayer {
     registry: Arc<dyn Registry>,
+    key: Option<ServiceKey>,
 }
 
 impl AuthLayer {
-    /// Authenticates against `registry`.
+    /// Authenticates users and devices against `registry`, and services by their certificates where the listener has TLS.
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry }
+        Self { registry, key: None }
+    }
+
+    /// Also knows services by this key.
+    #[must_use]
+    pub fn with_service_key(mut self, key: Option<ServiceKey>) -> Self {
+        self.key = key;
+        self
     }
 }
 
 impl<S> Layer<S> for AuthLayer {
     type Service = Authenticated<S>;
     fn layer(&self, inner: S) -> Self::Service {
-        Authenticated { inner, registry: Arc::clone(&self.registry) }
+        Authenticated { inner, by: self.clone() }
     }
 }
 
@@ -43,7 +60,48 @@ impl<S> Layer<S> for AuthLayer {
 #[derive(Clone)]
 pub struct Authenticated<S> {
     inner: S,
-    registry: Arc<dyn Registry>,
+    by: AuthLayer,
+}
+
+/// What a call shows of its caller.
+enum Shown {
+    Service,
+    Token(Arc<str>),
+}
+
+impl AuthLayer {
+    fn shown(&self, request: &http::Request<Body>) -> Result<Shown> {
+        if !request.headers().contains_key(http::header::AUTHORIZATION) && shows_service(request.extensions())
+        {
+            return Ok(Shown::Service);
+        }
+        let token = bearer(request.headers())?;
+        if !token.starts_with(KEY_PREFIX) {
+            return Ok(Shown::Token(token.into()));
+        }
+        match &self.key {
+            Some(key) if key.is(token) => Ok(Shown::Service),
+            _ => Err(Error::unauthenticated("the service key is not the one of this server")),
+        }
+    }
+
+    /// The caller, and the token that a stream of answers to them depends on.
+    async fn caller(&self, shown: Result<Shown>, internal: bool) -> Result<(Principal, Option<Arc<str>>)> {
+        let (caller, token) = match shown? {
+            Shown::Service => (Principal::Service, None),
+            Shown::Token(token) => (self.registry.authenticate(&token).await?, Some(token)),
+        };
+        if internal {
+            caller.require_service()?;
+        }
+        Ok((caller, token))
+    }
+}
+
+/// Whether the other end of the connection has shown a service's certificate; its chain was checked in the handshake.
+fn shows_service(extensions: &http::Extensions) -> bool {
+    let certificates = extensions.get::<TlsConnectInfo<Arc<Seat>>>().and_then(TlsConnectInfo::peer_certs);
+    certificates.is_some_and(|certificates| certificates.first().is_some_and(identity::is_service))
 }
 
 impl<S> Service<http::Request<Body>> for Authenticated<S>
@@ -62,25 +120,26 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready); // the clone that was polled ready is the one to call
-        let registry = Arc::clone(&self.registry);
+        let by = self.by.clone();
         Box::pin(async move {
-            if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
+            let path = request.uri().path();
+            if OPEN.iter().any(|open| path.starts_with(open)) {
                 return inner.call(request).await; // the connection stays unknown, so it has its ten seconds
             }
-            let allowed = match bearer(request.headers()).map(Arc::<str>::from) {
-                Ok(token) => registry.authenticate(&token).await.map(|principal| (token, principal)),
-                Err(error) => Err(error),
-            };
-            let (token, principal) = match allowed {
+            let (internal, shown) = (is_internal(path), by.shown(&request));
+            let (caller, token) = match by.caller(shown, internal).await {
                 Ok(allowed) => allowed,
                 Err(error) => return Ok(to_status(error).into_http()),
             };
             if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
                 seat.known();
             }
-            request.extensions_mut().insert(principal);
+            request.extensions_mut().insert(caller);
             let answer = inner.call(request).await?;
-            Ok(answer.map(|body| Body::new(WhileAllowed::new(body, registry, token))))
+            Ok(match token {
+                Some(token) => answer.map(|body| Body::new(WhileAllowed::new(body, by.registry, token))),
+                None => answer, // a service's identity ends with its connection, or with its server
+            })
         })
     }
 }

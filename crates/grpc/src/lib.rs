@@ -7,10 +7,15 @@ mod access;
 pub mod auth;
 pub mod connection;
 pub mod convert;
+pub mod identity;
+pub mod internal;
 pub mod page;
 pub mod status;
+pub mod tls;
 
 pub use auth::{AuthLayer, principal};
+pub use identity::ServiceKey;
+pub use internal::is_internal;
 pub use status::{from_status, to_item, to_status};
 
 /// The result of every handler.

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use weir_core::port::{Log, Signals};
-use weir_log_embedded::{Durability, EmbeddedLog, LocalSignals, Options};
+use weir_core::port::{Leases, Log, Signals};
+use weir_log_embedded::{Durability, EmbeddedLog, LocalLeases, LocalSignals, Options};
 
 fn open(options: Options) -> (Arc<dyn Log>, TempDir) {
     let dir = TempDir::new().unwrap();
@@ -22,6 +22,7 @@ mod as_it_comes {
     }
 
     weir_conformance::log_suite!(log);
+    weir_conformance::log_suite!(log: a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record);
 }
 
 mod in_small_segments_without_sync {
@@ -32,6 +33,7 @@ mod in_small_segments_without_sync {
     }
 
     weir_conformance::log_suite!(log);
+    weir_conformance::log_suite!(log: a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record);
 }
 
 mod signals {
@@ -42,4 +44,15 @@ mod signals {
     }
 
     weir_conformance::signals_suite!(signals);
+}
+
+mod leases {
+    use super::*;
+
+    async fn leases() -> (weir_conformance::leases::Processes, ()) {
+        (Box::new(|| Box::pin(async { Arc::new(LocalLeases::new()) as Arc<dyn Leases> })), ())
+    }
+
+    // The others need a second process, and here there is none.
+    weir_conformance::leases_suite!(leases: a_member_is_in_its_own_view_and_it_comes_once);
 }

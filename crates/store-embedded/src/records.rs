@@ -1,7 +1,6 @@
 //! [`Records`] on the database.
 
 mod key;
-mod limits;
 mod staging;
 
 use async_trait::async_trait;
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use fjall::Readable as _;
 use weir_core::{
     Error, Result,
-    port::{KeyRange, Records, Stored, Table, Write},
+    port::{KeyRange, Records, Stored, Table, Write, check_writes},
 };
 
 pub(crate) use staging::{Commit, Staging};
@@ -64,7 +63,7 @@ impl Records for EmbeddedStore {
     }
 
     async fn commit(&self, table: Table, partition: &[u8], writes: Vec<Write>) -> Result<Vec<u64>> {
-        limits::check(&writes)?;
+        check_writes(&writes)?;
         if writes.is_empty() {
             return Ok(vec![]);
         }

@@ -1,17 +1,14 @@
 //! Who a device is, and for whom it may speak.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use weir_core::{
     DeviceId, Error, ErrorKind, Message, Reading, Result, TenantId, Uid,
+    cache::{AGE_AT_EDGE, ASK_AGAIN, Echoes},
     command::DeviceKey,
     device::{Device, Profile},
     name,
@@ -19,8 +16,6 @@ use weir_core::{
     principal::Principal,
 };
 
-/// Hints may be lost: what is older is asked for again.
-const AGE_MAX: Duration = Duration::from_secs(30);
 /// At about 1 KiB each: 64 MiB at the bound, where those that have aged go first, then all.
 const CACHED_MAX: usize = 65_536;
 /// A connection that lags behind so many changes takes them as one unknown change.
@@ -110,6 +105,7 @@ impl Access {
             Principal::Token { .. } => Err(Error::permission_denied(
                 "this is an API token; a device connects with its own credential (wd_…)",
             )),
+            Principal::Service => Err(Error::permission_denied("a service is no device")),
         }
     }
 
@@ -153,14 +149,14 @@ impl Access {
         self.authenticate(&known.token).await
     }
 
-    /// A device by its public id; at most 30 s old.
+    /// A device by its public id, as the registry said at most [`AGE_AT_EDGE`] ago.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub(crate) async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<DeviceAccess> {
         let key = (tenant.clone(), device.clone());
         if let Some((access, at)) = self.cache.lock().found.get(&key)
-            && at.elapsed() < AGE_MAX
+            && at.elapsed() < AGE_AT_EDGE
         {
             return Ok(access.clone());
         }
@@ -209,16 +205,26 @@ impl Access {
         found
     }
 
-    /// Follows the registry's hints until `stop`.
+    /// Follows the registry's hints until `stop`. Each is told twice: a connection that asks at the first may be answered by
+    /// a registry that has not heard the hint yet, and would not ask again for a while.
     pub(crate) async fn follow(&self, mut signals: SignalStream, stop: CancellationToken) {
+        let mut echoes = Echoes::new(ASK_AGAIN);
         loop {
+            let due = echoes.due().unwrap_or_else(|| Instant::now() + AGE_AT_EDGE);
             let signal = tokio::select! {
-                signal = signals.next() => signal,
+                signal = timeout_at(due.into(), signals.next()) => signal,
                 () = stop.cancelled() => return,
             };
             match signal {
-                Some(signal) => self.take(signal),
-                None => return,
+                Ok(Some(signal)) => {
+                    self.take(signal.clone());
+                    echoes.heard(signal, Instant::now());
+                }
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            while let Some(signal) = echoes.pop(Instant::now()) {
+                self.take(signal);
             }
         }
     }
@@ -258,7 +264,7 @@ impl Access {
 impl Cache {
     fn insert(&mut self, key: (TenantId, DeviceId), access: DeviceAccess) {
         if self.found.len() >= CACHED_MAX {
-            self.found.retain(|_, (_, at)| at.elapsed() < AGE_MAX);
+            self.found.retain(|_, (_, at)| at.elapsed() < AGE_AT_EDGE);
             if self.found.len() >= CACHED_MAX {
                 self.found.clear();
             }

@@ -30,27 +30,21 @@ pub(crate) struct Bell {
 struct Door {
     /// A poll's is none: it takes commands while it lasts, and its end says nothing about who is the newest.
     session: bool,
-    pressed: Arc<Pressed>,
+    pressed: Arc<AtomicBool>,
     bell: Arc<Bell>,
-}
-
-#[derive(Default)]
-struct Pressed {
-    rung: AtomicBool,
-    newest: AtomicBool,
 }
 
 /// One connection's bell at one device, taken down when dropped.
 pub(crate) struct Doorbell {
     uid: Uid,
-    pressed: Arc<Pressed>,
+    pressed: Arc<AtomicBool>,
     bell: Arc<Bell>,
     doors: Arc<Doorbells>,
 }
 
 impl Door {
     fn ring(&self) {
-        self.pressed.rung.store(true, Ordering::Release);
+        self.pressed.store(true, Ordering::Release);
         self.bell.rung.store(true, Ordering::Release);
         self.bell.waker.wake();
     }
@@ -84,7 +78,7 @@ impl Doorbells {
     }
 
     fn put_up_as(self: &Arc<Self>, uid: Uid, bell: &Arc<Bell>, session: bool) -> Doorbell {
-        let pressed = Arc::<Pressed>::default();
+        let pressed = Arc::<AtomicBool>::default();
         let door = Door { session, pressed: Arc::clone(&pressed), bell: Arc::clone(bell) };
         self.doors.lock().entry(uid).or_default().push(door);
         Doorbell { uid, pressed, bell: Arc::clone(bell), doors: Arc::clone(self) }
@@ -112,10 +106,10 @@ impl Doorbell {
 
     /// Whether it was rung at this device since the last call.
     pub(crate) fn was_pressed(&self) -> bool {
-        self.pressed.rung.swap(false, Ordering::AcqRel)
+        self.pressed.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether no newer session of the device is connected here.
+    /// Whether no newer session of the device is connected here; there may be one at another replica.
     pub(crate) fn is_newest(&self) -> bool {
         let doors = self.doors.doors.lock();
         doors.get(&self.uid).and_then(|doors| newest(doors)).is_some_and(|door| self.is(door))
@@ -123,12 +117,6 @@ impl Doorbell {
 
     fn is(&self, door: &Door) -> bool {
         Arc::ptr_eq(&door.pressed, &self.pressed)
-    }
-
-    /// Whether a newer connection of the device has gone since the last call and left this one the newest: the device's
-    /// commands are this one's again.
-    pub(crate) fn became_newest(&self) -> bool {
-        self.pressed.newest.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -139,8 +127,7 @@ impl Drop for Doorbell {
         let was_newest = newest(of_device).is_some_and(|door| self.is(door));
         of_device.retain(|door| !self.is(door));
         if let Some(next) = newest(of_device).filter(|_| was_newest) {
-            next.pressed.newest.store(true, Ordering::Release);
-            next.ring();
+            next.ring(); // whether the commands are its own now, the queue knows
         }
         if of_device.is_empty() {
             doors.remove(&self.uid);
@@ -177,8 +164,8 @@ mod tests {
         let (oldest, older, newest) = (doorbells.put_up(uid), doorbells.put_up(uid), doorbells.put_up(uid));
         let poll = doorbells.put_up_beside(uid);
         drop(newest);
-        assert!(older.rung().now_or_never().is_some() && older.became_newest());
+        assert!(older.rung().now_or_never().is_some() && older.is_newest());
         drop((oldest, poll));
-        assert!(older.is_newest() && !older.became_newest(), "it was the newest already");
+        assert!(older.is_newest() && older.rung().now_or_never().is_none(), "it was the newest already");
     }
 }

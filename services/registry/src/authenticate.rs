@@ -1,6 +1,6 @@
 //! Who holds a token.
 //!
-//! The verification is cached for 30 s by the token's id, together with SHA-256 of the token, so that a busy token costs
+//! The verification is cached for some seconds by the token's id, together with SHA-256 of the token, so that a busy token costs
 //! three lookups in memory; expiry, the tenant and the device are looked at each time.
 
 use std::sync::Arc;

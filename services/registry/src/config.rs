@@ -8,13 +8,13 @@ use weir_core::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many devices, and how many tokens, are kept in memory for 30 s at most; past it the longest unused go.
+    /// How many devices, and how many tokens, are kept in memory for some seconds at most; past it the longest unused go.
     pub cache_entries: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        // About 1 KiB each at most: 16 MiB where that many are in use within 30 s, next to nothing where they are not.
+        // About 1 KiB each at most: 16 MiB where that many are in use within 8 s, next to nothing where they are not.
         Self { cache_entries: 8_192 }
     }
 }

@@ -63,6 +63,13 @@ impl Service {
             CredentialHolder { tenant: tenant.clone(), device: device.clone(), uid, expires_at, hash };
         let write = Write::insert(HOLDER, json::to_bytes(&holder)?);
         self.store.commit(CREDENTIALS, id.as_bytes(), vec![write]).await?;
+        // Revoked between the two writes, by somebody who saw it listed, or gone with its device: it must not work unseen.
+        let (listed, _) = self.read_credentials(tenant, device).await?;
+        if !listed.iter().any(|known| known.id == id) {
+            self.store.commit(CREDENTIALS, id.as_bytes(), vec![Write::delete(HOLDER)]).await?;
+            let device = name::device(tenant, device);
+            return Err(Error::aborted(format!("credential {id} of {device} was revoked while it was made")));
+        }
         Ok((record, token))
     }
 
@@ -97,6 +104,9 @@ impl Service {
         self.changed(revoked).await;
         retrying(async || {
             let (mut all, expect) = self.read_credentials(tenant, device).await?;
+            if !all.iter().any(|known| known.id == id) {
+                return Ok(0); // somebody else took it off, or the device is gone
+            }
             all.retain(|known| known.id != id);
             let key = key(DEVICE_CREDENTIALS, device.as_str());
             let write = Write { key, expect, op: Op::Put(json::to_bytes(&all)?) };

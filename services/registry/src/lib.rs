@@ -15,7 +15,6 @@
 
 mod authenticate;
 mod bootstrap;
-mod cache;
 mod config;
 mod credentials;
 mod devices;

@@ -155,13 +155,20 @@ impl Service {
             let found = self.read_profile(tenant, id).await?;
             check_etag(&full_name, etag, found.version)?;
             if self.store.any(TENANT, place, uses.as_bytes()).await? {
+                if found.value.deleting {
+                    // Left by one that ended between its mark and its end.
+                    let unmarked = ProfileRecord { deleting: false, ..found.value };
+                    let write = Write::replace(key.clone(), found.version, json::to_bytes(&unmarked)?);
+                    self.store.commit(TENANT, place, vec![write]).await?;
+                }
                 return Ok(false);
             }
             let marked = ProfileRecord { deleting: true, ..found.value.clone() };
             let write = Write::replace(key.clone(), found.version, json::to_bytes(&marked)?);
             let version = self.store.commit(TENANT, place, vec![write]).await?;
             if self.store.any(TENANT, place, uses.as_bytes()).await? {
-                let write = Write::replace(key.clone(), version, json::to_bytes(&found.value)?);
+                let unmarked = ProfileRecord { deleting: false, ..found.value };
+                let write = Write::replace(key.clone(), version, json::to_bytes(&unmarked)?);
                 self.store.commit(TENANT, place, vec![write]).await?;
                 return Ok(false);
             }

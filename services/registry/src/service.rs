@@ -7,6 +7,7 @@ use futures::StreamExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
     Clock, DeviceId, Result, TenantId,
+    cache::{AGE_AT_REGISTRY, Cache},
     device::{Device, Profile},
     port::{Records, Signal, SignalStream, Signals, Topic},
 };
@@ -14,7 +15,6 @@ use weir_core::{
 use crate::{
     Config, Peppers,
     authenticate::Verified,
-    cache::Cache,
     metrics::Metrics,
     store::{ALL_TENANTS, Store, TENANTS},
 };
@@ -68,11 +68,11 @@ impl Service {
             clock,
             peppers,
             metrics: Metrics::new(metrics)?,
-            devices: Cache::new(config.cache_entries),
-            profiles: Cache::new(SMALL_CACHE),
-            enabled: Cache::new(SMALL_CACHE),
-            verified: Cache::new(config.cache_entries),
-            selections: Cache::new(SELECTIONS),
+            devices: Cache::new(config.cache_entries, AGE_AT_REGISTRY),
+            profiles: Cache::new(SMALL_CACHE, AGE_AT_REGISTRY),
+            enabled: Cache::new(SMALL_CACHE, AGE_AT_REGISTRY),
+            verified: Cache::new(config.cache_entries, AGE_AT_REGISTRY),
+            selections: Cache::new(SELECTIONS, AGE_AT_REGISTRY),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

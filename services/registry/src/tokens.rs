@@ -65,6 +65,16 @@ impl Service {
         let holder = TokenHolder { tenant: tenant.cloned(), scopes, expires_at, hash };
         let write = Write::insert(HOLDER, json::to_bytes(&holder)?);
         self.store.commit(TOKENS, id.as_bytes(), vec![write]).await?;
+        if let Some(tenant) = tenant {
+            // Revoked between the two writes, by somebody who saw it listed: it must not work unseen.
+            let place = tenant.as_str().as_bytes();
+            if self.store.get::<TokenRecord>(TENANT, place, &key(TENANT_TOKENS, &id)).await?.is_none() {
+                self.store.commit(TOKENS, id.as_bytes(), vec![Write::delete(HOLDER)]).await?;
+                return Err(Error::aborted(format!(
+                    "tenants/{tenant}/tokens/{id} was revoked while it was made"
+                )));
+            }
+        }
         Ok((record, token))
     }
 

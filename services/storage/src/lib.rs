@@ -26,6 +26,7 @@ mod config;
 mod grpc;
 mod marks;
 mod metrics;
+mod poison;
 mod query;
 mod read;
 mod service;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, thread::available_parallelism, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,6 +20,7 @@ use crate::{
     Config,
     marks::Marks,
     metrics::Metrics,
+    poison::{self, Info, Place},
     query::{
         Admission, AggregateRequest, Aggregates, Devices, Latest, PageToken, Point, PointRequest, Points,
         Wants, resolve,
@@ -182,6 +184,26 @@ impl Service {
             fan_out: Arc::clone(&self.shared.fan_out),
         };
         Tail::open(sources, request, snapshot, permit).await
+    }
+
+    pub(crate) async fn poison_frames(
+        &self,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<(Place, Info)>> {
+        poison::list(&*self.shared.records, self.config.partitions, after, limit).await
+    }
+
+    pub(crate) async fn poison_frame(&self, at: Place) -> Result<(Info, Bytes)> {
+        poison::get(&*self.shared.records, at).await
+    }
+
+    pub(crate) async fn replay_poison_frame(&self, at: Place) -> Result<u64> {
+        poison::replay(&*self.shared.records, &*self.shared.log, at).await
+    }
+
+    pub(crate) async fn forget_poison_frame(&self, at: Place) -> Result<()> {
+        poison::forget(&*self.shared.records, at).await
     }
 
     fn reader(&self, method: &str) -> Reader {

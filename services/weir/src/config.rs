@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -21,6 +21,12 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     /// The log that every reading and command goes through.
     pub(crate) log: Log,
+    /// Where everything else is kept.
+    pub(crate) store: Store,
+    /// Where the other services are, for a process that does not run all of them.
+    pub(crate) peers: Peers,
+    /// Certificates of the gRPC listener, and this process's identity towards its peers.
+    pub(crate) tls: Tls,
     /// Secrets for the hashes of tokens.
     pub(crate) auth: Auth,
     /// How the process ends.
@@ -40,6 +46,26 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Whether engines and state are shared with other processes.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where log and store are not of one kind.
+    pub(crate) fn is_shared(&self) -> Result<bool> {
+        match (self.log.engine, self.store.engine) {
+            (LogEngine::Embedded, StoreEngine::Embedded) => Ok(false),
+            (LogEngine::Nats, StoreEngine::Cql) => Ok(true),
+            (log, store) => Err(Error::invalid(
+                "store.engine",
+                "CONFIG_INVALID",
+                format!(
+                    "log.engine is {log:?} and store.engine is {store:?}: give log.engine = \"nats\" with store.engine = \
+                     \"cql\", or neither"
+                )
+                .to_lowercase(),
+            )),
+        }
+    }
+
     /// Gives each service what it shares with the log: said once by the user, needed by all.
     pub(crate) fn share(&mut self) {
         let (partitions, keep) = (self.log.partitions, self.log.keep);
@@ -139,10 +165,94 @@ impl Default for Data {
     }
 }
 
+/// What carries the log, the signals and the leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogEngine {
+    /// Files in `data.dir`, for one process.
+    #[default]
+    Embedded,
+    /// NATS JetStream (section `nats`), for any number of processes.
+    Nats,
+}
+
+/// What keeps telemetry and records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreEngine {
+    /// Files in `data.dir`, for one process.
+    #[default]
+    Embedded,
+    /// ScyllaDB or Apache Cassandra (section `cql`), for any number of processes.
+    Cql,
+}
+
+/// Where everything else is kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// `embedded`, or `cql` (section `cql`). Log and store are embedded both, or neither.
+    pub(crate) engine: StoreEngine,
+}
+
+/// Where the other services are: gRPC addresses such as `http://127.0.0.1:8081` or `https://registry:8081`. A name that
+/// resolves to many addresses is all of them; calls are shared out over them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Peers {
+    /// Registry.
+    pub(crate) registry: Vec<String>,
+    /// Commands.
+    pub(crate) commands: Vec<String>,
+    /// Storage.
+    pub(crate) storage: Vec<String>,
+    /// Analytics; only for calls of users that this process hands on.
+    pub(crate) analytics: Vec<String>,
+    /// Ingest; only for calls of users that this process hands on.
+    pub(crate) ingest: Vec<String>,
+    /// Allows `http://` to a peer off loopback: tokens and data then cross the network readable.
+    pub(crate) insecure: bool,
+}
+
+/// Certificates of the gRPC listener, and this process's identity towards its peers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// The certificate chain of this process, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The authority that signs the certificates of all services, PEM.
+    #[schemars(with = "Option<String>")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// The three files, or none.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where some are given and some are not.
+    pub(crate) fn files(&self) -> Result<Option<[&Path; 3]>> {
+        match (&self.cert_file, &self.key_file, &self.ca_file) {
+            (Some(cert), Some(key), Some(ca)) => Ok(Some([cert, key, ca])),
+            (None, None, None) => Ok(None),
+            _ => Err(Error::invalid(
+                "tls",
+                "CONFIG_INVALID",
+                "tls.cert_file, tls.key_file and tls.ca_file belong together: give all three, or none",
+            )),
+        }
+    }
+}
+
 /// The log that every reading and command goes through.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
+    /// `embedded`, or `nats` (section `nats`). Log and store are embedded both, or neither.
+    pub(crate) engine: LogEngine,
     /// What an acknowledgement survives: `power-loss` or `process`.
     pub(crate) durability: Durability,
     /// How many partitions each stream has, 1 to 4,096; fixed at the first start.
@@ -159,6 +269,7 @@ pub(crate) struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
+            engine: LogEngine::Embedded,
             durability: Durability::PowerLoss,
             partitions: 16, // enough for sixteen owners of each reader; few enough to keep frames full on one box
             keep: Duration::from_secs(3_600),
@@ -175,6 +286,9 @@ pub(crate) struct Auth {
     /// `weir serve`.
     #[schemars(with = "Option<String>")]
     pub(crate) pepper_file: Option<PathBuf>,
+    /// A file with the key by which services know each other where there is no TLS between them; `weir init` makes one.
+    #[schemars(with = "Option<String>")]
+    pub(crate) service_key_file: Option<PathBuf>,
 }
 
 /// How the process ends.

@@ -189,6 +189,7 @@ impl Running {
             Arc::clone(&self.engines.log),
             Arc::clone(&self.engines.records),
             Arc::clone(&self.engines.signals),
+            Arc::clone(&self.engines.leases),
             started(&self.registry, "registry")?,
             started(&self.commands, "commands")?,
             Arc::clone(&self.clock),

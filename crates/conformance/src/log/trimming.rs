@@ -9,7 +9,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use weir_core::{ErrorKind, Partition, Timestamp, Uid, port::Log};
+use weir_core::{
+    ErrorKind, Partition, Timestamp, Uid,
+    port::{Log, LogReader},
+};
 
 use super::{ONE, PATIENCE, STREAM, TWO, bodies, publish, read, reader};
 
@@ -88,19 +91,42 @@ pub async fn a_reader_below_what_was_trimmed_is_told_so(log: Arc<dyn Log>) {
 }
 
 /// A place in what was trimmed is as good as any while nothing of its partition was: also where the first record of the
-/// partition comes long after the trim.
+/// partition comes long after the trim. An engine that does not know what it purged says that it is gone.
+pub async fn a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record_or_is_told(log: Arc<dyn Log>) {
+    let (published, mut readers) = trim_another_partition(&*log).await;
+    for reader in &mut readers {
+        match reader.next(1, PATIENCE).await {
+            Ok(first) => {
+                let mut found = first.records;
+                found.extend(read(&mut **reader, 10 - found.len()).await);
+                let sequences: Vec<u64> = found.iter().map(|record| record.sequence).collect();
+                assert_eq!(sequences, published[4..]);
+            }
+            Err(error) => assert_eq!((error.kind(), error.reason()), (ErrorKind::DataLoss, "TRIMMED_PAST")),
+        }
+    }
+}
+
+/// The same of an engine that knows what it trimmed.
 pub async fn a_reader_whose_partition_lost_nothing_to_a_trim_gets_every_record(log: Arc<dyn Log>) {
+    let (published, mut readers) = trim_another_partition(&*log).await;
+    for reader in &mut readers {
+        let found = read(&mut **reader, 10).await;
+        let sequences: Vec<u64> = found.iter().map(|record| record.sequence).collect();
+        assert_eq!(sequences, published[4..]);
+    }
+}
+
+/// Readers of partition one, started before and after a trim that took records of partition two.
+async fn trim_another_partition(log: &dyn Log) -> (Vec<u64>, [Box<dyn LogReader>; 2]) {
     // More than an engine has in memory, so that the reader has to find its place in what is stored.
     let bodies = (0..14_u8).map(|n| (if n < 4 { TWO } else { ONE }, vec![n; 512 * 1024]));
     let mut published = vec![];
     for (partition, body) in bodies {
         published.push(log.publish(STREAM, partition, Uid::random(), body.into()).await.unwrap());
     }
-    let mut started_before = reader(&*log, ONE, 1).await;
+    let started_before = reader(log, ONE, 1).await;
     log.trim(STREAM, published[2]).await.unwrap();
-    for reader in [&mut started_before, &mut reader(&*log, ONE, 1).await] {
-        let found = read(&mut **reader, 10).await;
-        let sequences: Vec<u64> = found.iter().map(|record| record.sequence).collect();
-        assert_eq!(sequences, published[4..]);
-    }
+    let started_after = reader(log, ONE, 1).await;
+    (published, [started_before, started_after])
 }

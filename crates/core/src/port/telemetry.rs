@@ -188,6 +188,13 @@ pub trait TelemetryStore: Send + Sync {
     /// store was restarted), so begin again from the recorded progress.
     async fn sync(&self) -> Result<()>;
 
+    /// How many times so far the engine may have lost what it had accepted and not yet made durable. An owner notes it
+    /// before its first write, and begins again from its recorded progress where it differs after a sync: a loss that
+    /// another owner's sync came upon has taken from this one too. Never differs where an engine loses nothing that way.
+    fn losses(&self) -> u64 {
+        0
+    }
+
     /// The rows of one bucket.
     ///
     /// # Errors

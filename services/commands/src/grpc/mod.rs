@@ -1,6 +1,7 @@
 //! `weir.commands.v1`: each handler is who and what, one call, convert.
 
 mod convert;
+mod queue;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,8 +21,10 @@ use weir_proto::commands::v1::{
     InvokeCommandResponse, ListCommandsRequest, ListCommandsResponse, SendCommandRequest,
     SendCommandResponse, WatchCommandsRequest, WatchCommandsResponse,
     command_service_server::{CommandService, CommandServiceServer},
+    queue_service_server::QueueServiceServer,
 };
 
+use self::queue::Queue;
 use crate::{
     Service,
     list::{Cursor, Filter},
@@ -37,9 +40,11 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 const DEADLINE_MARGIN: Duration = Duration::from_millis(200);
 
 impl Service {
-    /// Adds `weir.commands.v1`.
+    /// Adds `weir.commands.v1`, also the service that only services may call.
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
+        let queue = Queue { sender: Arc::clone(self) as _, queue: Arc::clone(self) as _ };
         routes.add_service(CommandServiceServer::new(Grpc(Arc::clone(self))));
+        routes.add_service(QueueServiceServer::new(queue));
     }
 }
 

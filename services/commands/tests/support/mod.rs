@@ -17,7 +17,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
+use tonic::{service::RoutesBuilder, transport::Channel};
+use weir_clients::CommandsClient;
 use weir_commands::{Config, Service};
+use weir_conformance::calls::Loopback;
 use weir_core::{
     Clock, DeviceId, Error, Result, TenantId, Timestamp, Uid,
     command::{Answer, DeviceKey, Order},
@@ -30,6 +33,7 @@ use weir_core::{
     selector::Selector,
 };
 use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_proto::commands::v1::queue_service_client::QueueServiceClient;
 use weir_store_embedded::EmbeddedStore;
 
 pub const START: i64 = 1_800_000_000;
@@ -144,9 +148,25 @@ pub fn device_of(tenant: &str, id: &str) -> DeviceKey {
     DeviceKey { tenant, device, uid }
 }
 
+/// What services ask of commands.
+pub trait Port: CommandQueue + CommandSender {}
+impl<T: CommandQueue + CommandSender> Port for T {}
+
+/// How a test has the port.
+#[derive(Debug, Clone, Copy)]
+pub enum How {
+    InProcess,
+    ServiceKey,
+    MutualTls,
+}
+
 /// A running service and all that outlives it.
 pub struct Fixture {
     pub service: Arc<Service>,
+    /// Its call ports, in the way that the test wants.
+    pub port: Arc<dyn Port>,
+    how: How,
+    loopback: Option<Loopback>,
     pub clock: Arc<HandClock>,
     pub signals: Arc<LocalSignals>,
     pub log: Arc<dyn Log>,
@@ -161,12 +181,23 @@ impl Fixture {
     }
 
     pub async fn start_with(config: Config) -> Self {
-        let clock = Arc::new(HandClock(AtomicI64::new(START * 1_000_000)));
-        Self::open(tempfile::tempdir().unwrap(), config, clock).await
+        Self::start_as(How::InProcess, config).await
     }
 
-    async fn open(dir: TempDir, config: Config, clock: Arc<HandClock>) -> Self {
-        let (log, store) = engines(dir.path(), Arc::clone(&clock) as _);
+    pub async fn start_as(how: How, config: Config) -> Self {
+        let clock = Arc::new(HandClock(AtomicI64::new(START * 1_000_000)));
+        Self::open(how, tempfile::tempdir().unwrap(), config, clock).await
+    }
+
+    async fn open(how: How, dir: TempDir, config: Config, clock: Arc<HandClock>) -> Self {
+        // A call that a connection still had holds the engines of the service before for a moment.
+        let (log, store) = eventually("nobody has the engines", async || {
+            match engines(dir.path(), Arc::clone(&clock) as _) {
+                Err(error) if error.reason() == "DATA_DIR_IN_USE" => None,
+                engines => Some(engines.unwrap()),
+            }
+        })
+        .await;
         let log: Arc<dyn Log> = Arc::new(log);
         let signals = Arc::new(LocalSignals::new());
         let records = Arc::new(Mortal { inner: store, commits_left: AtomicI64::new(i64::MAX) });
@@ -181,7 +212,19 @@ impl Fixture {
         )
         .await
         .unwrap();
-        Self { service, clock, signals, log, records, config, dir: Some(dir) }
+        let (port, loopback) = port(how, &service).await;
+        Self { service, port, how, loopback, clock, signals, log, records, config, dir: Some(dir) }
+    }
+
+    /// The service on loopback, where the test has it over gRPC.
+    pub fn loopback(&self) -> &Loopback {
+        self.loopback.as_ref().unwrap()
+    }
+
+    /// The internal API as the holder of `token`.
+    pub async fn as_bearer(&self, token: &str) -> serve::QueueClient {
+        let channel = Channel::from_shared(self.loopback().plain()).unwrap().connect().await.unwrap();
+        QueueServiceClient::with_interceptor(channel, serve::As(token.to_owned()))
     }
 
     /// The store takes so many more commits, then none.
@@ -193,9 +236,12 @@ impl Fixture {
     pub async fn restart(mut self) -> Self {
         weir_runtime::Service::drain(&*self.service).await;
         let dir = self.dir.take().unwrap();
-        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
+        let (how, config, clock) = (self.how, self.config.clone(), Arc::clone(&self.clock));
+        if let Some(loopback) = self.loopback.take() {
+            loopback.end().await;
+        }
         drop(self);
-        Self::open(dir, config, clock).await
+        Self::open(how, dir, config, clock).await
     }
 
     pub async fn send(&self, to: &DeviceKey, request_id: &str) -> Result<Uid> {
@@ -218,24 +264,36 @@ impl Fixture {
             request_id: request_id.to_owned(),
             actor: "token:test".to_owned(),
         };
-        Ok(self.service.send(send).await?.0)
+        Ok(self.port.send(send).await?.0)
     }
 
     pub async fn attach(&self, to: &DeviceKey) -> weir_core::port::SessionEpoch {
-        self.service.attach(to, Session(Uid::random())).await.unwrap()
+        self.port.attach(to, Session(Uid::random())).await.unwrap()
     }
 
     /// Waits until a command may leave to the session, and tells its id and whether it may have arrived before.
     pub async fn next(&self, to: &DeviceKey, epoch: weir_core::port::SessionEpoch) -> (Uid, bool) {
         eventually("a command may leave", async || {
-            let queued = self.service.next(to, epoch).await.unwrap()?;
+            let queued = self.port.next(to, epoch).await.unwrap()?;
             Some((queued.command.request.id, queued.again))
         })
         .await
     }
 }
 
-fn engines(dir: &Path, clock: Arc<dyn Clock>) -> (EmbeddedLog, Arc<EmbeddedStore>) {
+async fn port(how: How, service: &Arc<Service>) -> (Arc<dyn Port>, Option<Loopback>) {
+    if matches!(how, How::InProcess) {
+        return (Arc::clone(service) as _, None);
+    }
+    let mut routes = RoutesBuilder::default();
+    service.add_routes(&mut routes);
+    let loopback = Loopback::serve("commands", routes.routes(), Arc::new(AllDevices)).await;
+    let [(_, by_key), (_, by_certificate)] = loopback.peers();
+    let peer = if matches!(how, How::ServiceKey) { by_key } else { by_certificate };
+    (Arc::new(CommandsClient::new(peer)), Some(loopback))
+}
+
+fn engines(dir: &Path, clock: Arc<dyn Clock>) -> Result<(EmbeddedLog, Arc<EmbeddedStore>)> {
     let log = weir_log_embedded::Options {
         durability: weir_log_embedded::Durability::Process,
         clock,
@@ -245,10 +303,7 @@ fn engines(dir: &Path, clock: Arc<dyn Clock>) -> (EmbeddedLog, Arc<EmbeddedStore
         durability: weir_store_embedded::Durability::Process,
         ..Default::default()
     };
-    (
-        EmbeddedLog::open(&dir.join("log"), log).unwrap(),
-        EmbeddedStore::open(dir.join("store"), store).unwrap(),
-    )
+    Ok((EmbeddedLog::open(&dir.join("log"), log)?, EmbeddedStore::open(dir.join("store"), store)?))
 }
 
 pub fn answer(ok: bool) -> Answer {

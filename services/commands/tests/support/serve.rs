@@ -10,13 +10,15 @@ use tonic::{
     transport::{Channel, Server},
 };
 use weir_grpc::AuthLayer;
-use weir_proto::commands::v1::command_service_client::CommandServiceClient;
+use weir_proto::commands::v1::{
+    command_service_client::CommandServiceClient, queue_service_client::QueueServiceClient,
+};
 
 use super::{AllDevices, Fixture};
 
 /// Shows its token, `tenant:scope`, on every call.
 #[derive(Clone)]
-pub struct As(String);
+pub struct As(pub String);
 
 impl Interceptor for As {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -26,6 +28,7 @@ impl Interceptor for As {
 }
 
 pub type Client = CommandServiceClient<InterceptedService<Channel, As>>;
+pub type QueueClient = QueueServiceClient<InterceptedService<Channel, As>>;
 
 /// A service with its API on a port.
 pub struct Served {

@@ -51,7 +51,7 @@ async fn publisher(edge: &Edge, who: &Principal, device: &str) -> Result<DeviceA
             }
             if id == own.device.id { Ok(own) } else { edge.access.child(&own, id.as_str()).await }
         }
-        Principal::Token { .. } => {
+        Principal::Token { .. } | Principal::Service => {
             let (tenant, id) = name::parse_device("device", device)?;
             who.require(&tenant, Scope::Write)?;
             edge.access.enabled(&tenant, &id).await

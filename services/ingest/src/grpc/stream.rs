@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use weir_core::{Error, Result, principal::Principal};
+use weir_core::{Error, Result, cache::AGE_AT_EDGE, principal::Principal};
 use weir_grpc::{to_item, to_status};
 use weir_proto::ingest::v1::{PublishStreamRequest, PublishStreamResponse};
 
@@ -27,7 +27,7 @@ use crate::edge::Edge;
 /// Items under way on one stream: at 1 ms a frame a client can do a million items a second before this is the limit.
 const IN_FLIGHT_MAX: usize = 1_024;
 /// Hints of revocation may be lost: the credential is shown again at least so often.
-const RECHECK_EVERY: Duration = Duration::from_secs(30);
+const RECHECK_EVERY: Duration = AGE_AT_EDGE;
 /// How long a client that does not read its answers may hold up the end.
 const SEND_GRACE: Duration = Duration::from_secs(2);
 

@@ -14,6 +14,7 @@ use tokio::{
 };
 use weir_core::{
     Error, ErrorKind, Result, Uid,
+    cache::AGE_AT_EDGE,
     command::DeviceKey,
     port::{Queued, SESSION_ENDED, Session, SessionEpoch},
 };
@@ -21,9 +22,8 @@ use weir_core::{
 use super::{Answer, Api, json as json_answer};
 use crate::access::{self, Authenticated, Change, DeviceAccess};
 
-/// A doorbell may be lost: a poll asks again, also whether it may be here, at least so often. Below the 30 s that are
-/// promised, so that the answer is in by then.
-const ASK_EVERY: Duration = Duration::from_secs(28);
+/// Hints may be lost: a poll asks again, also whether it may be here, at least so often.
+const ASK_EVERY: Duration = AGE_AT_EDGE;
 /// What a poll took is not offered to another session before the device had time to acknowledge it: as long as the queue
 /// waits before it offers a command again.
 const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(30);

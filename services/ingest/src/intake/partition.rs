@@ -19,8 +19,10 @@ use crate::{config::IntakeConfig, metrics::Metrics};
 
 /// The first pause before a frame is published again: about a broker's election heartbeat.
 const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest such pause, so that a log that comes back is used within it.
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The longest such pause, so that a log that comes back is used within it: an attempt costs a log that is away nothing.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// When a caller that was refused because the log did not answer may come again.
+const AWAY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// A full log has room again after the next trim at the earliest.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -135,7 +137,7 @@ impl Publisher {
         match timeout(limit, self.log.publish(Stream::Readings, self.partition, id, bytes)).await {
             Ok(done) => done,
             Err(_) => Err(Error::unavailable(format!("the log did not answer within {} s", limit.as_secs()))
-                .with_retry_after(RETRY_MAX)),
+                .with_retry_after(AWAY_RETRY_AFTER)),
         }
     }
 

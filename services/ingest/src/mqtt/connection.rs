@@ -10,13 +10,13 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use weir_core::{Error, Result};
+use weir_core::{Error, Result, cache::AGE_AT_EDGE};
 
 use super::{
     acks::{self, Acks, UnderWay, Work},
     header, inbound,
     io::{Io, Moved},
-    outbound::Outbound,
+    outbound::{self, Outbound},
     packets::{Acknowledge, Broken, Input, Publish, Version, Will},
     protocol::Protocol,
     reason,
@@ -30,9 +30,10 @@ use crate::{
     sessions::{self, OpenSession},
 };
 
-/// How often a connection asks again whether it may be here, and what may leave: signals are only hints. Below the 30 s
-/// that are promised, so that the answer is in by then.
-const TICK: Duration = Duration::from_secs(28);
+/// How often a connection asks again whether it may be here: signals are only hints.
+const TICK: Duration = AGE_AT_EDGE;
+/// What may leave is asked for at one tick of so many: still below the 30 s that are promised.
+const TICKS_OF_OUTBOUND: u32 = 2;
 
 /// Above this many bytes that the client has not taken, nothing is read from it.
 const UNWRITTEN_MAX: usize = 64 * 1024;
@@ -63,8 +64,11 @@ pub(super) struct Connection<S> {
     /// What must be done before the next packet is taken.
     doing: Option<BoxFuture<'static, Done>>,
     rechecking: Option<BoxFuture<'static, Result<Authenticated>>>,
+    /// A change came while it was asked: it is asked again.
+    recheck_again: bool,
     heard: Instant,
     tick_at: Instant,
+    ticks: u32,
     drain_until: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -151,8 +155,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             acks: Acks::default(),
             doing: None,
             rechecking: None,
+            recheck_again: false,
             heard: now,
             tick_at: now + TICK,
+            ticks: 0,
             drain_until: None,
             timer: Box::pin(sleep_until(now + TICK.min(peer.silence_max))),
             _counted: peer.counted,
@@ -374,7 +380,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn recheck(&mut self) {
-        if self.rechecking.is_none() {
+        self.recheck_again = self.rechecking.is_some();
+        if !self.recheck_again {
             let (server, who) = (Arc::clone(&self.server), self.who.clone());
             self.rechecking = Some(async move { server.edge.access.recheck(&who).await }.boxed());
         }
@@ -388,6 +395,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(error) => {
                 tracing::warn!(device = %self.who.access.device.id, %error, "access cannot be checked");
             }
+        }
+        if self.recheck_again {
+            self.recheck();
         }
         Ok(())
     }
@@ -406,8 +416,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if now >= self.tick_at {
             self.tick_at = now + TICK;
+            self.ticks = self.ticks.wrapping_add(1);
             self.recheck();
-            self.outbound.tick();
+            if self.ticks.is_multiple_of(TICKS_OF_OUTBOUND) {
+                self.outbound.tick();
+            }
             self.io.shrink();
             self.acks.shrink();
         }
@@ -419,7 +432,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn close(mut self, end: End) {
         self.say(&end);
         let Self { server, io, session, doing, outbound, will, who, expiry: asked, .. } = self;
-        drop((doing, outbound));
+        drop(doing);
+        let (id, held) = (session.id, outbound.into_held());
         let with_will = !matches!(end, End::Left { with_will: false, .. } | End::Unwanted(_) | End::Stopping);
         let expiry = match end {
             // MQTT 5.0, 3.14.2.2.2: a session that was to end with its connection cannot be made to outlive it.
@@ -442,6 +456,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             {
                 tracing::warn!(%error, "the end of a session cannot be recorded");
             }
+            outbound::give_back(server, id, held).await;
         };
         match end {
             End::Lost => rest.await,

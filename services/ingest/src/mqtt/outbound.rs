@@ -3,10 +3,15 @@
 //! A line asks the queue for the oldest command that may leave (on subscribe, when the doorbell rings, and on the
 //! connection's tick), puts it on the wire, and asks again once the device acknowledged it: at most one command of a device
 //! is under way. What the queue is asked runs beside the reading of the socket, one question for each line at a time.
+//!
+//! The newest session that subscribed has a device's commands, and only the queue knows which that is: a newer one may be at
+//! another replica. It gives its place back when its connection ends; then the newest of the others takes it. Where it
+//! could not, since its replica died, an older one takes the place when it sees that a replica is gone.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,8 +22,11 @@ use weir_core::{
     port::{CommandQueue, Queued, SESSION_ENDED, Session, SessionEpoch},
 };
 
-use super::{protocol::Protocol, server::Server, topics};
-use crate::doorbell::{Bell, Doorbell};
+use super::{protocol::Protocol, server::Server, subscribe::Subscriptions, topics};
+use crate::{
+    doorbell::{Bell, Doorbell},
+    sessions::Subscription,
+};
 
 /// Lines of one connection: the device and 1,023 children; what a gateway of more children needs is another session.
 const LINES_MAX: usize = 1_024;
@@ -26,6 +34,13 @@ const LINES_MAX: usize = 1_024;
 /// Commands that ended while they were offered, before a question gives up until the next tick: more than a device is
 /// ever sent within one.
 const SKIPS_MAX: usize = 64;
+
+/// How often a place is given back that cannot be: over some six seconds, then an older session waits until it subscribes.
+const GIVE_BACK_TRIES: u32 = 6;
+/// The first pause between.
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(200);
+/// Places of a gateway's children that are given back at a time.
+const GIVE_BACK_AT_ONCE: usize = 8;
 
 /// Above this many bytes that the client has not taken, no command leaves: two of the largest fit.
 const UNWRITTEN_MAX: usize = 256 * 1024;
@@ -39,7 +54,7 @@ pub(super) struct Outbound {
     lines: HashMap<Uid, Line>,
     /// The children that the gateway spoke for, for a wildcard that comes later: as many as there can be lines.
     spoken: HashMap<Uid, DeviceKey>,
-    asking: FuturesUnordered<BoxFuture<'static, (Uid, Step)>>,
+    asking: FuturesUnordered<BoxFuture<'static, (Uid, Asked)>>,
     ready: VecDeque<(Uid, SessionEpoch, Queued)>,
     /// What waits for the client's PUBACK, by packet identifier.
     sent: HashMap<u16, Sent>,
@@ -53,11 +68,29 @@ struct Line {
     phase: Phase,
     /// What the queue could not be told yet.
     untold: Option<(Uid, Told)>,
+    /// What it is being told now: were the connection to end, nobody else would.
+    telling: Option<(Uid, Told)>,
     /// Ask again once the question under way is answered.
     again: bool,
-    /// Every newer session has gone since this one last attached.
+    /// It was subscribed to anew while a question was under way.
     regained: bool,
+    /// Under which epoch it has the commands, as far as is known.
+    held: Option<SessionEpoch>,
+    /// The question under way attaches first.
+    attaching: bool,
+    /// How many replicas were lost when the queue was last asked who has the commands.
+    lost: u64,
     doorbell: Doorbell,
+}
+
+/// A device whose commands a connection has when it ends.
+pub(super) struct Held {
+    key: DeviceKey,
+    own: bool,
+    /// Unknown where the connection ended while it attached.
+    epoch: Option<SessionEpoch>,
+    /// What the queue has not been told.
+    untold: Option<(Uid, Told)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +117,12 @@ enum Told {
     Refused(Answer),
 }
 
-/// What a question gave.
+/// What a question gave, and how many replicas were lost before it, where it settled who has the commands.
+struct Asked {
+    step: Step,
+    lost: Option<u64>,
+}
+
 enum Step {
     Nothing(SessionEpoch),
     Send(SessionEpoch, Box<Queued>),
@@ -134,8 +172,12 @@ impl Outbound {
                     qos,
                     phase: Phase::Detached,
                     untold: None,
+                    telling: None,
                     again: false,
                     regained: false,
+                    held: None,
+                    attaching: false,
+                    lost: self.server.edge.sessions.replicas_lost(),
                     doorbell: self.server.edge.doorbells.put_up_at(key.uid, &self.bell),
                 };
                 self.lines.insert(key.uid, line);
@@ -160,16 +202,8 @@ impl Outbound {
 
     /// Asks for those devices whose bell was pressed.
     pub(super) fn rung(&mut self) {
-        let mut pressed = Vec::new();
-        for (uid, line) in &mut self.lines {
-            let newest = line.doorbell.became_newest();
-            if newest {
-                line.regain();
-            }
-            if line.doorbell.was_pressed() || newest {
-                pressed.push(*uid);
-            }
-        }
+        let pressed: Vec<Uid> =
+            self.lines.iter().filter(|(_, line)| line.doorbell.was_pressed()).map(|(uid, _)| *uid).collect();
         pressed.into_iter().for_each(|uid| self.ask(uid));
     }
 
@@ -189,7 +223,7 @@ impl Outbound {
                 line.again = true;
                 return;
             }
-            // Whether the newer session is gone, a poll on another replica perhaps, only the queue knows.
+            // Whether the newer session is gone, a poll or one at another replica perhaps, only the queue knows.
             Phase::Superseded(epoch) if line.doorbell.is_newest() => Some(epoch),
             Phase::Sending | Phase::Superseded(_) => return,
         };
@@ -199,18 +233,25 @@ impl Outbound {
 
     fn put(&mut self, uid: Uid, epoch: Option<SessionEpoch>, told: Option<(Uid, Told)>) {
         let Some(line) = self.lines.get_mut(&uid) else { return };
+        let (lost, superseded) =
+            (self.server.edge.sessions.replicas_lost(), matches!(line.phase, Phase::Superseded(_)));
         line.phase = Phase::Asking;
         line.again = false;
+        line.attaching = epoch.is_none();
+        line.telling.clone_from(&told);
         line.regained &= epoch.is_some();
         let question = Question {
-            queue: Arc::clone(&self.server.edge.commands),
+            server: Arc::clone(&self.server),
             key: line.key.clone(),
+            own: line.child.is_none(),
             session: self.session,
             epoch,
             acknowledges: line.qos > 0,
             may_return: line.doorbell.is_newest(),
+            lost,
+            reclaims: superseded && lost > line.lost,
         };
-        self.asking.push(question.put(told).map(move |step| (uid, step)).boxed());
+        self.asking.push(question.put(told).map(move |asked| (uid, asked)).boxed());
     }
 
     /// Whether a question is under way.
@@ -220,16 +261,23 @@ impl Outbound {
 
     /// Waits for the next answer of the queue; call only where one is under way.
     pub(super) async fn answer(&mut self) {
-        let Some((uid, step)) = self.asking.next().await else { return };
+        let Some((uid, Asked { step, lost })) = self.asking.next().await else { return };
         let Some(line) = self.lines.get_mut(&uid) else { return };
+        line.lost = lost.unwrap_or(line.lost);
+        line.telling = None;
         match step {
-            Step::Nothing(epoch) => line.phase = Phase::Attached(epoch),
+            Step::Nothing(epoch) => {
+                line.held = Some(epoch);
+                line.phase = Phase::Attached(epoch);
+            }
             Step::Send(epoch, queued) => {
+                line.held = Some(epoch);
                 line.phase = Phase::Sending;
                 self.ready.push_back((uid, epoch, *queued));
                 return;
             }
             Step::Superseded(epoch, untold) => {
+                line.held = None;
                 line.untold = untold;
                 line.phase = match std::mem::take(&mut line.regained) && line.doorbell.is_newest() {
                     true => Phase::Detached,
@@ -238,6 +286,7 @@ impl Outbound {
                 line.again |= line.phase == Phase::Detached;
             }
             Step::Later(epoch, untold) => {
+                line.held = epoch;
                 line.phase = epoch.map_or(Phase::Detached, Phase::Attached);
                 line.untold = untold;
                 return;
@@ -280,6 +329,17 @@ impl Outbound {
         self.put(uid, Some(epoch), Some((command, told)));
     }
 
+    /// What must be given back; the doors are taken down.
+    pub(super) fn into_held(self) -> Vec<Held> {
+        let held = |line: Line| {
+            let attaching = line.phase == Phase::Asking && line.attaching;
+            let epoch = line.held.filter(|_| !attaching);
+            let (own, untold) = (line.child.is_none(), line.telling.or(line.untold));
+            (attaching || epoch.is_some()).then_some(Held { key: line.key, own, epoch, untold })
+        };
+        self.lines.into_values().filter_map(held).collect()
+    }
+
     fn refused(&self, error: String) -> Told {
         let received_at = self.server.edge.clock.now();
         Told::Refused(Answer { ok: false, payload: Bytes::new(), error, received_at })
@@ -288,14 +348,20 @@ impl Outbound {
 
 /// One question to the queue.
 struct Question {
-    queue: Arc<dyn CommandQueue>,
+    server: Arc<Server>,
     key: DeviceKey,
+    /// Whether it is about the device that is connected, not a child.
+    own: bool,
     session: Session,
     epoch: Option<SessionEpoch>,
     /// Whether the subscription's QoS lets the device acknowledge.
     acknowledges: bool,
     /// Whether this session takes the commands back where the newer one is gone.
     may_return: bool,
+    /// How many replicas were lost before.
+    lost: u64,
+    /// Whether the newer session may be gone without having said so.
+    reclaims: bool,
 }
 
 impl Line {
@@ -310,9 +376,33 @@ impl Line {
 }
 
 impl Question {
-    async fn put(mut self, mut told: Option<(Uid, Told)>) -> Step {
+    async fn put(self, told: Option<(Uid, Told)>) -> Asked {
+        let (lost, reclaims) = (self.lost, self.reclaims);
+        let step = self.step(told).await;
+        let settled = match &step {
+            Step::Nothing(_) | Step::Send(..) => true,
+            Step::Superseded(..) => reclaims,
+            Step::Later(..) => false,
+        };
+        Asked { step, lost: settled.then_some(lost) }
+    }
+
+    async fn step(mut self, mut told: Option<(Uid, Told)>) -> Step {
+        if self.reclaims && self.may_return {
+            match self.is_next().await {
+                Ok(true) => self.epoch = None,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(device = %self.key.device, %error, "the sessions of a device cannot be read");
+                    return Step::Later(self.epoch, told);
+                }
+            }
+        }
         let mut asked = self.ask(&mut told).await;
-        if self.may_return && asked.as_ref().is_err_and(|error| error.reason() == SESSION_ENDED) {
+        if self.may_return
+            && asked.as_ref().is_err_and(|error| error.reason() == SESSION_ENDED)
+            && self.is_next().await.unwrap_or(true)
+        {
             self.epoch = None;
             asked = self.ask(&mut told).await;
         }
@@ -329,31 +419,97 @@ impl Question {
         }
     }
 
+    /// Whether of all sessions that are connected this one is to have the commands. Who else speaks for a child is not known:
+    /// there whoever comes last has them.
+    async fn is_next(&self) -> Result<bool, Error> {
+        if !self.own {
+            return Ok(true);
+        }
+        let wants = |filters: &[Subscription]| Subscriptions::resumed(filters).own().is_some();
+        self.server.edge.sessions.is_next(&self.key, self.session, wants).await
+    }
+
     async fn ask(&mut self, told: &mut Option<(Uid, Told)>) -> Result<(SessionEpoch, Option<Queued>), Error> {
+        let queue = Arc::clone(&self.server.edge.commands);
         let epoch = match self.epoch {
             Some(epoch) => epoch,
-            None => *self.epoch.insert(self.queue.attach(&self.key, self.session).await?),
+            None => *self.epoch.insert(queue.attach(&self.key, self.session).await?),
         };
-        match told {
-            Some((command, Told::Delivered)) => self.queue.delivered(&self.key, epoch, *command).await?,
-            Some((command, Told::Refused(answer))) => {
-                self.queue.answered(&self.key, *command, answer.clone()).await?;
-            }
-            None => {}
-        }
+        tell(&*queue, &self.key, epoch, told.as_ref()).await?;
         *told = None;
         for _ in 0..SKIPS_MAX {
             let next = match self.acknowledges {
-                true => self.queue.next(&self.key, epoch).await?,
-                false => self.queue.next_unacknowledged(&self.key, epoch).await?,
+                true => queue.next(&self.key, epoch).await?,
+                false => queue.next_unacknowledged(&self.key, epoch).await?,
             };
             let Some(queued) = next else { return Ok((epoch, None)) };
-            match self.queue.sent(&self.key, epoch, queued.command.request.id).await {
+            match queue.sent(&self.key, epoch, queued.command.request.id).await {
                 Ok(()) => return Ok((epoch, Some(queued))),
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {} // it ended meanwhile
                 Err(error) => return Err(error),
             }
         }
         Ok((epoch, None))
+    }
+}
+
+/// Tells how the device took a command.
+async fn tell(
+    queue: &dyn CommandQueue,
+    key: &DeviceKey,
+    epoch: SessionEpoch,
+    told: Option<&(Uid, Told)>,
+) -> Result<(), Error> {
+    match told {
+        Some((command, Told::Delivered)) => queue.delivered(key, epoch, *command).await,
+        Some((command, Told::Refused(answer))) => queue.answered(key, *command, answer.clone()).await,
+        None => Ok(()),
+    }
+}
+
+/// Gives back the place as the newest session, so that an older one that is still connected takes it. Where the device has no
+/// other session, there is nobody to give it to.
+pub(super) async fn give_back(server: Arc<Server>, session: Session, held: Vec<Held>) {
+    let one = |held: Held| {
+        let server = Arc::clone(&server);
+        async move {
+            let mut pause = GIVE_BACK_PAUSE;
+            for left in (0..GIVE_BACK_TRIES).rev() {
+                match held.give_back(&server, session).await {
+                    Err(error) if left > 0 && error.kind().retryable() && !server.stop.is_cancelled() => {
+                        tokio::time::sleep(pause).await;
+                        pause *= 2;
+                    }
+                    Err(error) => {
+                        tracing::warn!(device = %held.key.device, %error, "a session's place cannot be given back");
+                        return;
+                    }
+                    Ok(()) => return,
+                }
+            }
+        }
+    };
+    futures::stream::iter(held).map(one).buffer_unordered(GIVE_BACK_AT_ONCE).collect::<()>().await;
+}
+
+impl Held {
+    async fn give_back(&self, server: &Server, session: Session) -> Result<(), Error> {
+        let edge = &server.edge;
+        if let Some(epoch) = self.epoch {
+            match tell(&*edge.commands, &self.key, epoch, self.untold.as_ref()).await {
+                Err(error) if error.kind() == ErrorKind::Aborted => {} // a newer session sends it again
+                told => told?,
+            }
+        }
+        if self.own && !edge.sessions.has_others(&self.key, session).await? {
+            return Ok(());
+        }
+        let epoch = match self.epoch {
+            Some(epoch) => epoch,
+            None => edge.commands.attach(&self.key, session).await?,
+        };
+        edge.commands.detach(&self.key, epoch, Duration::ZERO).await?;
+        edge.doorbells.ring(self.key.uid); // those here need not wait for the signal
+        Ok(())
     }
 }

@@ -32,6 +32,12 @@ pub(super) struct Record {
     pub(super) expiry_seconds: u64,
     #[serde(default)]
     pub(super) subscriptions: Vec<Subscription>,
+    /// When it subscribed last: of several sessions the newest by this gets the device's commands.
+    #[serde(default)]
+    pub(super) subscribed_at: Option<Timestamp>,
+    /// The replica that holds the connection. None of a process that is there wrote a record without one.
+    #[serde(default)]
+    pub(super) replica: Option<Uid>,
 }
 
 impl Record {
@@ -43,11 +49,13 @@ impl Record {
         key(&self.device, &self.client_id)
     }
 
-    /// When it is forgotten, if it is not connected. One that a crash left without a disconnect counts from `started`,
-    /// the start of this process, since it could not come back before.
-    pub(super) fn expires_at(&self, started: Timestamp) -> Timestamp {
-        let since = self.disconnected_at.unwrap_or_else(|| self.last_seen.max(started));
-        since.saturating_add(Duration::from_secs(self.expiry_seconds))
+    /// Since when it wants the device's commands, if it does.
+    pub(super) fn wants_since(&self) -> Timestamp {
+        self.subscribed_at.unwrap_or(self.connected_at).max(self.connected_at)
+    }
+
+    pub(super) fn expiry(&self) -> Duration {
+        Duration::from_secs(self.expiry_seconds)
     }
 }
 

@@ -1,5 +1,10 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+use weir_core::port::{Member, Topic, View};
+use weir_log_embedded::LocalSignals;
+
 use super::*;
 use crate::testing;
 
@@ -15,9 +20,15 @@ impl Clock for Hand {
 struct Bench {
     _dir: tempfile::TempDir,
     records: Arc<dyn Records>,
+    signals: Arc<LocalSignals>,
     clock: Arc<Hand>,
     sessions: Sessions,
     device: DeviceKey,
+}
+
+fn replica(records: &Arc<dyn Records>, signals: &Arc<LocalSignals>, clock: &Arc<Hand>, id: u128) -> Sessions {
+    let replicas = Arc::new(Replicas::new(Uid::from_u128(id)));
+    Sessions::new(Arc::clone(records), Arc::clone(signals) as _, Arc::clone(clock) as _, replicas, 4)
 }
 
 impl Bench {
@@ -26,13 +37,19 @@ impl Bench {
         let records = testing::records(dir.path());
         let clock = Arc::new(Hand(AtomicI64::new(1_700_000_000_000_000)));
         let device = testing::device("t1", "d1", Uid::from_u128(1)).key();
-        let sessions = Sessions::new(Arc::clone(&records), Arc::clone(&clock) as _, 4);
-        Self { _dir: dir, records, clock, sessions, device }
+        let signals = Arc::new(LocalSignals::new());
+        let sessions = replica(&records, &signals, &clock, 1);
+        Self { _dir: dir, records, signals, clock, sessions, device }
+    }
+
+    /// Another replica, over the same store.
+    fn replica(&self, id: u128) -> Sessions {
+        replica(&self.records, &self.signals, &self.clock, id)
     }
 
     /// As after a restart: what is stored stays, what is in memory is gone.
     fn restart(&mut self) {
-        self.sessions = Sessions::new(Arc::clone(&self.records), Arc::clone(&self.clock) as _, 4);
+        self.sessions = self.replica(Uid::random().as_u128());
     }
 
     fn pass(&self, seconds: i64) {
@@ -169,4 +186,187 @@ async fn pages_follow_each_other_without_gap() {
         }
     }
     assert_eq!(seen, ["d0", "d1", "d2", "d3", "d4"]);
+}
+
+fn see(sessions: &Sessions, ids: &[u128], bench: &Bench) {
+    let member = |id: &u128| Member { id: Uid::from_u128(*id), name: id.to_string() };
+    let view = View { members: ids.iter().map(member).collect() };
+    sessions.replicas.see(&view, bench.clock.now());
+}
+
+async fn list_at(sessions: &Sessions, bench: &Bench) -> Vec<(String, bool)> {
+    let found = sessions.of(&bench.device.tenant, &bench.device.device).await.unwrap();
+    found.into_iter().map(|session| (session.client_id, session.connected)).collect()
+}
+
+fn connected(client: &str) -> Vec<(String, bool)> {
+    vec![(client.to_owned(), true)]
+}
+
+#[tokio::test]
+async fn a_session_at_one_replica_is_listed_at_the_other_and_offline_once_that_one_is_gone() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    see(&bench.sessions, &[1, 2], &bench);
+    see(&other, &[1, 2], &bench);
+    let session = other.open(bench.connect("a")).await.unwrap();
+    assert_eq!(bench.list().await, connected("a"));
+    assert_eq!(list_at(&other, &bench).await, connected("a"));
+    std::mem::forget(session); // a kill runs no destructor
+    see(&bench.sessions, &[1], &bench);
+    assert_eq!(bench.list().await, [("a".to_owned(), false)]);
+    bench.pass(59);
+    assert_eq!(
+        bench.list().await,
+        [("a".to_owned(), false)],
+        "its expiry counts from when it was seen to be gone"
+    );
+    bench.pass(1);
+    assert!(bench.list().await.is_empty());
+    bench.sessions.sweep().await.unwrap();
+    assert!(bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_moved_is_online_and_what_its_dead_replica_left_changes_nothing() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    see(&bench.sessions, &[1, 2], &bench);
+    let old = other.open(bench.connect("a")).await.unwrap();
+    other.subscribed(&old, vec![filter("v1/#")]).await.unwrap();
+    let new = bench.open("a").await;
+    assert!(new.present && new.subscriptions == [filter("v1/#")]);
+    other.subscribed(&old, vec![filter("old")]).await.unwrap();
+    other.close(old, Some(Duration::ZERO)).await.unwrap();
+    see(&bench.sessions, &[1], &bench);
+    assert_eq!(bench.list().await, connected("a"));
+    bench.sessions.close(new, None).await.unwrap();
+    assert_eq!(bench.open("a").await.subscriptions, [filter("v1/#")]);
+}
+
+#[tokio::test]
+async fn an_open_at_one_replica_ends_the_connection_at_the_other_when_it_hears_of_it() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    let mut heard = bench.signals.subscribe(Topic::Sessions).await;
+    let mut old = other.open(bench.connect("a")).await.unwrap();
+    let new = bench.open("a").await;
+    let signal = heard.next().await.unwrap().unwrap();
+    assert_eq!(bench.sessions.concerns(&signal), None, "the one that opened it knows");
+    let uid = other.concerns(&signal).unwrap();
+    other.check_device(uid).await.unwrap();
+    assert_eq!(old.ended.try_recv().unwrap(), Ended::TakenOver);
+    assert!(bench.sessions.check_device(uid).await.is_ok());
+    assert_eq!(bench.list().await, connected("a"), "the newer one stays");
+    drop(new);
+}
+
+#[tokio::test]
+async fn too_many_sessions_over_all_replicas_end_the_oldest_wherever_it_is() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    see(&bench.sessions, &[1, 2], &bench);
+    let mut oldest = other.open(bench.connect("a")).await.unwrap();
+    let mut open = Vec::new();
+    for client in ["b", "c", "d", "e"] {
+        open.push(bench.open(client).await);
+    }
+    other.check_device(bench.device.uid).await.unwrap();
+    assert_eq!(oldest.ended.try_recv().unwrap(), Ended::TooMany);
+    other.close(oldest, None).await.unwrap();
+    let clients: Vec<_> = bench.list().await.into_iter().map(|(client, _)| client).collect();
+    assert_eq!(clients, ["b", "c", "d", "e"], "what had to go does not come back");
+}
+
+#[tokio::test]
+async fn where_signals_are_lost_a_replica_finds_out_by_itself_and_keeps_last_seen_current() {
+    let bench = Bench::new();
+    let (other, end) = (bench.replica(2), CancellationToken::new());
+    let mut taken = other.open(bench.connect("a")).await.unwrap();
+    let stays = other.open(bench.connect("b")).await.unwrap();
+    let new = bench.open("a").await;
+    bench.pass(600);
+    other.seen(&stays);
+    other.hurry();
+    let keeping = other.keep(&end);
+    let ended = async {
+        assert_eq!((&mut taken.ended).await.unwrap(), Ended::TakenOver);
+        end.cancel();
+    };
+    tokio::time::timeout(testing::PATIENCE, async { tokio::join!(keeping, ended) }).await.unwrap();
+    let refreshed = bench.sessions.own(stays.entry.owner(), stays.id.0).await.unwrap().unwrap().0;
+    assert_eq!(refreshed.last_seen, bench.clock.now());
+    drop((new, taken));
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_recorded_is_recorded_later() {
+    let bench = Bench::new();
+    let (other, end) = (bench.replica(2), CancellationToken::new());
+    see(&bench.sessions, &[1, 2], &bench);
+    drop(other.open(bench.connect("a")).await.unwrap());
+    assert_eq!(bench.list().await, connected("a"), "nobody else can know");
+    let told = async {
+        while bench.list().await != [("a".to_owned(), false)] {
+            tokio::task::yield_now().await;
+        }
+        end.cancel();
+    };
+    let both = async { tokio::join!(other.keep(&end), told) };
+    tokio::time::timeout(testing::PATIENCE, both).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_of_a_replica_that_is_not_seen_yet_is_not_removed() {
+    let bench = Bench::new();
+    let newcomer = bench.replica(3);
+    let short = Connect { expiry: Duration::ZERO, ..bench.connect("a") };
+    let session = newcomer.open(short).await.unwrap();
+    bench.pass(1);
+    let beside = bench.open("b").await;
+    bench.sessions.sweep().await.unwrap();
+    assert!(newcomer.own(session.entry.owner(), session.id.0).await.unwrap().is_some());
+    see(&bench.sessions, &[1, 3], &bench);
+    bench.pass(3_600);
+    bench.sessions.sweep().await.unwrap();
+    assert_eq!(bench.list().await, [("a".to_owned(), true), ("b".to_owned(), true)]);
+    drop(beside);
+}
+
+#[tokio::test]
+async fn replicas_that_open_the_same_client_at_once_leave_one_session() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    for _ in 0..20 {
+        let (one, two) =
+            tokio::join!(bench.sessions.open(bench.connect("a")), other.open(bench.connect("a")));
+        let (mut one, mut two) = (one.unwrap(), two.unwrap());
+        bench.sessions.check_device(bench.device.uid).await.unwrap();
+        other.check_device(bench.device.uid).await.unwrap();
+        let ended = [one.ended.try_recv().is_ok(), two.ended.try_recv().is_ok()];
+        assert!(ended[0] != ended[1], "{ended:?}");
+        let found = bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap();
+        assert_eq!(found.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn of_sessions_at_several_replicas_the_one_that_subscribed_last_is_next() {
+    let bench = Bench::new();
+    let other = bench.replica(2);
+    see(&bench.sessions, &[1, 2], &bench);
+    see(&other, &[1, 2], &bench);
+    let first = bench.open("a").await;
+    bench.pass(1);
+    let second = other.open(bench.connect("b")).await.unwrap();
+    let wants = |to: &[Subscription]| !to.is_empty();
+    other.subscribed(&second, vec![filter("#")]).await.unwrap();
+    assert!(other.is_next(&bench.device, second.id, wants).await.unwrap());
+    bench.pass(1);
+    bench.sessions.subscribed(&first, vec![filter("#")]).await.unwrap();
+    assert!(!other.is_next(&bench.device, second.id, wants).await.unwrap());
+    assert!(bench.sessions.is_next(&bench.device, first.id, wants).await.unwrap());
+    assert!(bench.sessions.has_others(&bench.device, first.id).await.unwrap());
+    other.close(second, None).await.unwrap();
+    assert!(!bench.sessions.has_others(&bench.device, first.id).await.unwrap());
 }

@@ -15,7 +15,9 @@ use weir_core::{
 };
 use weir_frame::Frame;
 use weir_ingest::{Config, Service};
-use weir_log_embedded::{Durability as LogDurability, EmbeddedLog, LocalSignals, Options as LogOptions};
+use weir_log_embedded::{
+    Durability as LogDurability, EmbeddedLog, LocalLeases, LocalSignals, Options as LogOptions,
+};
 use weir_runtime::Service as _;
 use weir_store_embedded::{EmbeddedStore, Options as StoreOptions};
 
@@ -65,6 +67,7 @@ impl Edge {
             log,
             records,
             Arc::clone(&signals) as Arc<dyn Signals>,
+            Arc::new(LocalLeases::new()),
             Arc::clone(&people) as Arc<dyn Registry>,
             Arc::clone(&queue) as Arc<dyn CommandQueue>,
             Arc::new(SystemClock),

@@ -26,7 +26,7 @@ use weir_core::{
 use weir_frame::Frame;
 use weir_grpc::AuthLayer;
 use weir_ingest::{Config, Service};
-use weir_log_embedded::{EmbeddedLog, LocalSignals};
+use weir_log_embedded::{EmbeddedLog, LocalLeases, LocalSignals};
 use weir_proto::ingest::v1::{
     dead_letter_service_client::DeadLetterServiceClient, ingest_service_client::IngestServiceClient,
     session_service_client::SessionServiceClient,
@@ -110,6 +110,7 @@ impl Edge {
             log,
             records,
             Arc::clone(&signals) as Arc<dyn Signals>,
+            Arc::new(LocalLeases::new()),
             Arc::clone(&registry),
             Arc::clone(&queue) as Arc<dyn CommandQueue>,
             Arc::new(SystemClock),

@@ -6,7 +6,10 @@ use weir_core::{
     name,
     principal::Scope,
 };
-use weir_grpc::convert::{from_duration, from_timestamp, to_duration};
+use weir_grpc::{
+    convert::{from_timestamp, to_duration},
+    internal::registry as internal,
+};
 use weir_proto::registry::v1 as pb;
 
 use crate::{
@@ -61,16 +64,9 @@ pub(super) fn to_scopes(scopes: &[i32]) -> Result<Vec<Scope>> {
 }
 
 pub(super) fn from_token(tenant: &TenantId, token: TokenRecord) -> pb::Token {
-    let to_wire = |scope: Scope| match scope {
-        Scope::Platform => pb::Scope::Platform,
-        Scope::Admin => pb::Scope::Admin,
-        Scope::Provision => pb::Scope::Provision,
-        Scope::Write => pb::Scope::Write,
-        Scope::Read => pb::Scope::Read,
-    };
     pb::Token {
         name: name::child(tenant, "tokens", &token.id),
-        scopes: token.scopes.into_iter().map(|scope| to_wire(scope) as i32).collect(),
+        scopes: token.scopes.into_iter().map(|scope| internal::from_scope(scope) as i32).collect(),
         display_name: token.display_name,
         expire_time: token.expires_at.map(from_timestamp),
         create_time: Some(from_timestamp(token.created_at)),
@@ -112,19 +108,11 @@ pub(super) fn to_device_spec(tenant: &TenantId, device: pb::Device) -> Result<De
 
 pub(super) fn from_device(device: Versioned<Device>) -> pb::Device {
     let Versioned { value, version } = device;
-    pb::Device {
-        name: name::device(&value.tenant, &value.id),
-        // one that was only checked has no uid yet
-        uid: if version == 0 { String::new() } else { value.uid.to_string() },
-        profile: name::child(&value.tenant, "profiles", &value.profile),
-        labels: value.labels.into_iter().collect(),
-        attributes: value.attributes.into_iter().collect(),
-        disabled: !value.enabled,
-        gateway: value.gateway,
-        etag: etag_of(version),
-        create_time: Some(from_timestamp(value.created_at)),
-        update_time: Some(from_timestamp(value.updated_at)),
+    let mut device = internal::from_device(&value);
+    if version == 0 {
+        device.uid.clear(); // one that was only checked has no uid yet
     }
+    pb::Device { etag: etag_of(version), ..device }
 }
 
 /// A profile from the wire; what this release does not enforce is refused by name.
@@ -210,46 +198,13 @@ fn to_metric(path: &str, metric: pb::Metric) -> Result<(String, device::Metric)>
 pub(super) fn from_profile(tenant: &TenantId, profile: Versioned<ProfileRecord>) -> pb::Profile {
     let Versioned { value: ProfileRecord { profile, revision, created_at, updated_at, .. }, version } =
         profile;
-    let on_bad_time = match profile.on_bad_time {
-        OnBadTime::Refuse => pb::OnBadTime::Refuse,
-        OnBadTime::Arrival => pb::OnBadTime::Arrival,
-    };
     let is_default = profile.id == Profile::DEFAULT_ID;
     pb::Profile {
-        name: name::child(tenant, "profiles", &profile.id),
-        metrics: profile.metrics.into_iter().map(|(name, metric)| from_metric(&name, metric)).collect(),
-        unknown_metrics: pb::UnknownMetrics::Accept as i32,
-        time: Some(pb::TimePolicy {
-            past: profile.past.map(from_duration),
-            future: Some(from_duration(profile.future)),
-            on_bad_time: on_bad_time as i32,
-        }),
-        on_error: pb::OnError::Refuse as i32,
-        retention: None,
-        commands: Vec::new(),
-        gateway: profile.gateway,
         revision,
         etag: etag_of(version),
         // `default` was never made: it is part of Weir
         create_time: (!is_default).then(|| from_timestamp(created_at)),
         update_time: (!is_default).then(|| from_timestamp(updated_at)),
-    }
-}
-
-fn from_metric(name: &str, metric: device::Metric) -> pb::Metric {
-    let value_type = match metric.value_type {
-        ValueType::Double => pb::MetricType::Double,
-        ValueType::Int64 => pb::MetricType::Int64,
-        ValueType::Bool => pb::MetricType::Bool,
-        ValueType::String => pb::MetricType::String,
-        ValueType::Bytes => pb::MetricType::Bytes,
-    };
-    pb::Metric {
-        name: name.to_owned(),
-        r#type: value_type as i32,
-        unit: metric.unit,
-        description: metric.description,
-        min: None,
-        max: None,
+        ..internal::from_profile(tenant, &profile)
     }
 }

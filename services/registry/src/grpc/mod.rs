@@ -3,6 +3,7 @@
 mod convert;
 mod credential;
 mod device;
+mod directory;
 mod profile;
 mod tenant;
 mod token;
@@ -17,21 +18,22 @@ use weir_core::{
 use weir_grpc::{Answer, page, principal, to_status};
 use weir_proto::registry::v1::{
     credential_service_server::CredentialServiceServer, device_service_server::DeviceServiceServer,
-    profile_service_server::ProfileServiceServer, tenant_service_server::TenantServiceServer,
-    token_service_server::TokenServiceServer,
+    directory_service_server::DirectoryServiceServer, profile_service_server::ProfileServiceServer,
+    tenant_service_server::TenantServiceServer, token_service_server::TokenServiceServer,
 };
 
 use crate::Service;
 
 impl Service {
-    /// Adds every service of `weir.registry.v1`.
+    /// Adds every service of `weir.registry.v1`, also the one that only services may call.
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
         routes
             .add_service(TenantServiceServer::from_arc(Arc::clone(self)))
             .add_service(TokenServiceServer::from_arc(Arc::clone(self)))
             .add_service(ProfileServiceServer::from_arc(Arc::clone(self)))
             .add_service(DeviceServiceServer::from_arc(Arc::clone(self)))
-            .add_service(CredentialServiceServer::from_arc(Arc::clone(self)));
+            .add_service(CredentialServiceServer::from_arc(Arc::clone(self)))
+            .add_service(DirectoryServiceServer::new(directory::Directory(Arc::clone(self) as _)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! `TenantService`.
 
 use tonic::Request;
-use weir_core::{TenantId, name, principal::Principal};
+use weir_core::{Error, Result, TenantId, name, principal::Principal};
 use weir_grpc::{Answer, page};
 use weir_proto::registry::v1::{
     CreateTenantRequest, CreateTenantResponse, GetSelfRequest, GetSelfResponse, GetTenantRequest,
@@ -16,7 +16,7 @@ use crate::{Service, edit::Mask, tenants::TenantSpec};
 impl TenantService for Service {
     async fn get_self(&self, request: Request<GetSelfRequest>) -> Answer<GetSelfResponse> {
         let (caller, _) = open(request)?;
-        reply(async { Ok(identity(caller)) }).await
+        reply(async { identity(caller) }).await
     }
 
     async fn create_tenant(&self, request: Request<CreateTenantRequest>) -> Answer<CreateTenantResponse> {
@@ -69,8 +69,8 @@ impl TenantService for Service {
     }
 }
 
-fn identity(caller: Principal) -> GetSelfResponse {
-    match caller {
+fn identity(caller: Principal) -> Result<GetSelfResponse> {
+    Ok(match caller {
         Principal::Token { id, tenant, scopes } => GetSelfResponse {
             tenant: tenant.as_ref().map(name::tenant).unwrap_or_default(),
             scopes: scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
@@ -83,5 +83,6 @@ fn identity(caller: Principal) -> GetSelfResponse {
             token_id: String::new(),
             device: name::device(&tenant, &device),
         },
-    }
+        Principal::Service => return Err(Error::permission_denied("a service is bound to no tenant")),
+    })
 }

@@ -2,7 +2,9 @@
 
 mod convert;
 mod deadline;
+mod poison_frames;
 mod request;
+mod rules;
 
 use std::sync::Arc;
 
@@ -14,18 +16,25 @@ use weir_grpc::{Answer, principal, to_status};
 use weir_proto::storage::v1::{
     AggregateRequest, AggregateResponse, LatestRequest, LatestResponse, QueryRequest, QueryResponse,
     TailRequest, TailResponse,
+    poison_frame_service_server::PoisonFrameServiceServer,
+    rule_scan_service_server::RuleScanServiceServer,
     telemetry_service_server::{TelemetryService, TelemetryServiceServer},
 };
 
-use self::deadline::Deadline;
+use self::{deadline::Deadline, poison_frames::PoisonFrames, rules::Rules};
 use crate::Service;
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
 impl Service {
-    /// Adds `weir.storage.v1` to a server. Behind it every call must carry a principal (`weir_grpc::AuthLayer`).
+    /// Adds `weir.storage.v1` to a server, also the service that only services may call. Behind it every call must carry a
+    /// principal (`weir_grpc::AuthLayer`).
     pub fn add_routes(self: &Arc<Self>, routes: &mut RoutesBuilder) {
-        routes.add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))));
+        let rules = Rules { reader: Arc::clone(self) as _, closing: self.closing.clone() };
+        routes
+            .add_service(TelemetryServiceServer::new(Telemetry(Arc::clone(self))))
+            .add_service(PoisonFrameServiceServer::new(PoisonFrames(Arc::clone(self))))
+            .add_service(RuleScanServiceServer::new(rules));
     }
 }
 

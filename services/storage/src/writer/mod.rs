@@ -12,7 +12,6 @@ mod device;
 mod devices;
 mod health;
 mod owner;
-mod poison;
 mod start;
 
 use std::sync::Arc;

@@ -11,10 +11,9 @@ use weir_core::{
 use super::{
     Heard, Shared, batch,
     devices::{Changed, Devices},
-    poison,
     start::{Claimed, Engines},
 };
-use crate::read::Reader;
+use crate::{poison, read::Reader};
 
 /// How long an idle owner waits for a frame before it looks at the stream's end again: its mark is that far behind, which
 /// a rule that is read again may wait for.

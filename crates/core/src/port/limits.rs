@@ -1,18 +1,20 @@
-//! The limits of the port, checked before the writer sees a commit.
+//! The limits of [`super::Records`], which every engine checks before it writes.
 
 use std::collections::HashSet;
 
-use weir_core::{
-    Error, Result,
-    port::{Op, Write},
-};
+use super::{Op, Write};
+use crate::{Error, Result};
 
 const WRITES_MAX: usize = 1_000;
 const KEY_BYTES_MAX: usize = 1 << 10;
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// Checks the writes of one commit.
-pub(super) fn check(writes: &[Write]) -> Result<()> {
+/// Checks the writes of one commit against the limits of the port: their number, the length of their keys, the bytes of
+/// their values, and that no key is named twice.
+///
+/// # Errors
+/// `InvalidArgument` with the limit: `COMMIT_TOO_LARGE`, `KEY_TOO_LONG` or `KEY_REPEATED`.
+pub fn check_writes(writes: &[Write]) -> Result<()> {
     if writes.len() > WRITES_MAX {
         let text = format!("a commit has {} writes; at most {WRITES_MAX} are possible", writes.len());
         return Err(Error::invalid("writes", "COMMIT_TOO_LARGE", text).with_limit(WRITES_MAX));
