@@ -10,6 +10,7 @@ pub mod lane;
 pub mod ledger;
 pub mod mqtt;
 pub mod open_loop;
+pub mod prove;
 pub mod provision;
 pub mod random;
 pub mod replay;

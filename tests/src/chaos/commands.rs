@@ -48,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How long commands may take to end once everything is healed and every device is there.
 const LAG: Duration = Duration::from_secs(90);
 
+/// Each command is asked for at least so long, however late it is.
+const READ_MIN: Duration = Duration::from_secs(1);
+
 /// What devices were given: by (device, number) the ids.
 type Given = Arc<Mutex<BTreeMap<(String, u64), BTreeSet<String>>>>;
 
@@ -135,7 +138,7 @@ impl Commands {
         refused.into_iter().for_each(|why| outcome.wrong(why));
         let until = Instant::now() + LAG;
         for sent in &sent {
-            let command = ended(&self.place, &sent.name, until).await?;
+            let command = ended(&self.place, &sent.name, until).await;
             judge(&self.given, sent, &command, &mut outcome);
         }
         self.stop_devices.cancel();
@@ -177,21 +180,19 @@ fn judge(given: &Given, sent: &Sent, command: &pb::Command, outcome: &mut Outcom
     }
 }
 
-async fn ended(place: &Place, name: &str, until: Instant) -> Result<pb::Command> {
+/// The command once it has ended, or as it is when the time is up; an empty one where it cannot be read by then, which is a
+/// finding and not a failure of the harness.
+async fn ended(place: &Place, name: &str, until: Instant) -> pb::Command {
     loop {
-        let command = patiently(PATIENCE, async || {
-            let request = pb::GetCommandRequest { name: name.to_owned() };
-            place.connection.commands().get_command(request).await.map_err(from_status)
-        })
-        .await;
-        let command = match command {
-            Ok(answer) => answer.into_inner().command.unwrap_or_default(),
-            // An accepted command that cannot be found is a finding, not a failure of the harness.
-            Err(error) if error.kind() == weir_core::ErrorKind::NotFound => pb::Command::default(),
-            Err(error) => return Err(error),
+        let request = pb::GetCommandRequest { name: name.to_owned() };
+        let mut stub = place.connection.commands();
+        let deadline = until.max(Instant::now() + READ_MIN);
+        let command = match tokio::time::timeout_at(deadline, stub.get_command(request)).await {
+            Ok(Ok(answer)) => answer.into_inner().command.unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => pb::Command::default(),
         };
         if command.finish_time.is_some() || Instant::now() > until {
-            return Ok(command);
+            return command;
         }
         sleep(Duration::from_millis(100)).await;
     }

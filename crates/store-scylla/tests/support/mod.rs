@@ -78,7 +78,9 @@ impl Server {
     }
 
     /// Runs `harm` with the nodes, one such test at a time; says SKIPPED where they are not ours to harm.
-    pub(crate) async fn alone(&'static self) -> Option<(RwLockWriteGuard<'static, ()>, &'static Mutex<Cluster>)> {
+    pub(crate) async fn alone(
+        &'static self,
+    ) -> Option<(RwLockWriteGuard<'static, ()>, &'static Mutex<Cluster>)> {
         let Some(cluster) = &self.cluster else {
             eprintln!("SKIPPED: the servers of {} are not this test's to stop", cql::ENDPOINT);
             return None;
