@@ -48,6 +48,7 @@ macro_rules! progress_suite {
             a_reader_that_never_claimed_is_at_zero,
             a_log_that_lost_its_tail_is_read_again_from_where_it_agrees,
             a_log_that_lost_its_tail_and_grew_past_it_is_noticed,
+            a_log_that_fell_back_and_grew_under_its_owner_is_read_again_from_where_it_agrees,
             a_log_made_anew_is_read_from_its_start,
             a_log_trimmed_past_the_progress_is_reported,
             owners_who_find_the_same_loss_raise_one_generation,
@@ -306,6 +307,32 @@ pub async fn a_log_that_lost_its_tail_and_grew_past_it_is_noticed(engines: Engin
     let resume = claim(&engines.records, BUSY).await.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
     assert!(resume.lost.is_some());
     assert_eq!(read(&fallen, resume.from, 4).await, [12, 13, 14, 15]);
+}
+
+/// An owner that did not notice has read on: the newest frames that it recorded are those of the log as it is, and older
+/// ones are not.
+pub async fn a_log_that_fell_back_and_grew_under_its_owner_is_read_again_from_where_it_agrees(
+    engines: Engines,
+) {
+    let log = (engines.log)().await;
+    publish(&*log, &[1, 2, 3, 4]).await;
+    let mut unaware = deal_with(&engines.records, &*log, 4).await;
+    let fallen = AlteredLog::with_identity_of(&*log, (engines.log)().await).await;
+    let sequences = publish(&fallen, &[1, 2, 13, 14, 15, 16]).await;
+    let mut progress = unaware.progress().clone();
+    for (sequence, id) in sequences[4..].iter().zip([15, 16]) {
+        progress.passed(1, *sequence, Uid::from_u128(id));
+    }
+    unaware.advance(progress, vec![]).await.unwrap();
+
+    let resume = claim(&engines.records, BUSY).await.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
+    assert!(resume.lost.is_some());
+    assert_eq!(resume.from, sequences[2]);
+    assert_eq!(read(&fallen, resume.from, 4).await, [13, 14, 15, 16]);
+    let of: Vec<u32> = sequences.iter().map(|sequence| resume.generations.of(*sequence)).collect();
+    assert_eq!(of, [1, 1, 2, 2, 2, 2]);
+    let again = claim(&engines.records, BUSY).await.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
+    assert_eq!((again.from, again.lost, again.generations.newest()), (resume.from, None, 2));
 }
 
 /// All of it is of a new generation.

@@ -160,13 +160,15 @@ impl<T> Echoes<T> {
         Self { after, waiting: VecDeque::new() }
     }
 
-    /// A hint came; `None` is one that says that some are missing. At the bound all that wait become one of these.
+    /// A hint came; `None` is one that says that some are missing. At the bound all that wait become one of these; one that
+    /// waits already keeps its time, so that no flood can put it off for ever.
     pub fn heard(&mut self, hint: Option<T>, now: Instant) {
         let due = now + self.after;
         match hint {
             Some(hint) if self.waiting.len() < ECHOES_MAX => self.waiting.push_back((due, Some(hint))),
             _ => {
-                self.waiting.clear();
+                let first_says_all = matches!(self.waiting.front(), Some((_, None)));
+                self.waiting.truncate(usize::from(first_says_all));
                 self.waiting.push_back((due, None));
             }
         }
@@ -231,6 +233,11 @@ mod tests {
         let all: Vec<_> = std::iter::from_fn(|| echoes.pop(later)).collect();
         assert!(all.contains(&None), "what was dropped is told as a gap");
         assert_eq!(echoes.due(), None);
+        echoes.heard(None, start);
+        for n in 0..ECHOES_MAX * 3 {
+            echoes.heard(Some(n), start + Duration::from_millis(400));
+        }
+        assert_eq!(echoes.pop(start + after), Some(None), "a flood does not put it off");
     }
 
     #[test]

@@ -379,8 +379,9 @@ pub struct Resume {
 }
 
 /// Checks at a claim, and after each reconnect, that the log is the one that the progress is about: the same identity,
-/// a last sequence not below it, and the same id where the frame at the progress is still there. Where that fails,
-/// raises the generation from one past the newest recorded pair that still matches. An owner calls [`Claim::resume`].
+/// a last sequence not below it, and the same id at each recorded pair that is still there. Where that fails, raises the
+/// generation from one past the newest recorded pair that matches and is below all that differ. An owner calls
+/// [`Claim::resume`].
 ///
 /// # Errors
 /// `FailedPrecondition` for a changed partition count; `Unavailable` of store or log; `Aborted` where others keep
@@ -416,18 +417,25 @@ async fn try_resume(
     }
     let sequences: Vec<u64> = progress.recent.iter().rev().map(|(sequence, _)| *sequence).collect();
     let ids = log.ids(stream, &sequences).await?;
+    // Newest first. Any pair that differs shows that the log fell back, also where it agrees at the newest: it may have
+    // grown again under an owner that went on reading.
     let pairs = || progress.recent.iter().rev().zip(&ids);
-    let newest_differs =
-        pairs().next().is_some_and(|((_, known), found)| found.is_some_and(|found| found != *known));
+    let differs = pairs()
+        .filter(|((_, known), found)| found.is_some_and(|found| found != *known))
+        .map(|((sequence, _), _)| *sequence)
+        .min();
     let same_identity = generations
         .list
         .iter()
         .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
-    if same_identity && bounds.last >= progress.sequence && !newest_differs {
+    if same_identity && bounds.last >= progress.sequence && differs.is_none() {
         return Ok(go_on(stream, generations, first, progress));
     }
-    let agreed =
-        pairs().find(|((_, known), found)| **found == Some(*known)).map(|((sequence, _), _)| *sequence);
+    let agreed = pairs()
+        .find(|((sequence, known), found)| {
+            **found == Some(*known) && differs.is_none_or(|differs| *sequence < differs)
+        })
+        .map(|((sequence, _), _)| *sequence);
     let from = agreed.map_or(first, |sequence| sequence + 1);
     let lost = format!(
         "stream {stream} ends at sequence {}, but frames up to {} were read from it; it agrees up to {}, and is read \

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, connection::State};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -15,10 +15,13 @@ use crate::{config::Config, error};
 const ATTEMPT_EVERY: Duration = Duration::from_millis(250);
 /// The longest pause before a reconnect: signals must be back within 1 s after the bus is.
 const RECONNECT_MAX: Duration = Duration::from_millis(400);
+/// How often the link is compared with what the client says.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What a server may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// A connection whose other end is silently gone is noticed after two of these.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// A connection whose other end is silently gone is given up after three of these; a server that is merely busy writing
+/// to its disk answers sooner.
+const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// What happened to the connection so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +41,10 @@ pub(crate) async fn connect(config: &Config, name: &str) -> Result<(Client, watc
         let options = options(config, name, link.clone()).await?;
         let failure = match options.connect(config.servers.clone()).await {
             Ok(client) => {
-                link.send_modify(|link| link.connected = true);
+                // The event of this first connection is not one that anybody has to re-read for.
+                let mut first = seen.clone();
+                let _ = time::timeout(HANDSHAKE, first.wait_for(|link| link.connected)).await;
+                tokio::spawn(keep_true(client.clone(), link));
                 return Ok((client, seen));
             }
             Err(failure) => failure,
@@ -104,6 +110,24 @@ async fn options(config: &Config, name: &str, link: watch::Sender<Link>) -> Resu
         options = options.add_client_certificate(cert.clone(), key.clone()).require_tls(true);
     }
     Ok(options)
+}
+
+/// Events that come too fast are dropped by the client, also the one that says that it is connected again; what it says
+/// when asked is true. Ends when nobody looks at the link any more.
+async fn keep_true(client: Client, link: watch::Sender<Link>) {
+    let mut differed = false;
+    loop {
+        tokio::select! {
+            () = link.closed() => return,
+            () = time::sleep(LOOK_EVERY) => {}
+        }
+        let connected = client.connection_state() == State::Connected;
+        let differs = link.borrow().connected != connected;
+        if differs && differed {
+            link.send_modify(|link| *link = Link { connected, changes: link.changes + 1, ..*link });
+        }
+        differed = differs; // an event that is on its way may still come
+    }
 }
 
 fn note(link: &watch::Sender<Link>, event: &Event) {

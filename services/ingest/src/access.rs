@@ -318,3 +318,60 @@ impl DeviceAccess {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{SinkExt, channel::mpsc};
+
+    use super::*;
+    use crate::testing;
+
+    /// Knows nobody.
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Registry for Nobody {
+        async fn authenticate(&self, _: &str) -> Result<Principal> {
+            Err(Error::unauthenticated("nobody"))
+        }
+        async fn device(&self, _: &TenantId, device: &DeviceId) -> Result<Arc<Device>> {
+            Err(Error::not_found(device))
+        }
+        async fn profile(&self, _: &TenantId, profile: &str) -> Result<Arc<Profile>> {
+            Err(Error::not_found(profile))
+        }
+        async fn select(
+            &self,
+            _: &TenantId,
+            _: &weir_core::selector::Selector,
+            _: Option<&DeviceId>,
+            _: usize,
+        ) -> Result<Vec<Arc<Device>>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn each_hint_is_told_twice_since_the_registry_that_is_asked_may_not_have_heard_it_at_the_first() {
+        let (access, stop) = (Access::new(Arc::new(Nobody)), CancellationToken::new());
+        let (mut tell, heard) = mpsc::unbounded();
+        let mut changes = access.changes();
+        let device = testing::device("t1", "d1", Uid::from_u128(1)).device;
+        let (tenant, id, uid) = (device.tenant.clone(), device.id.clone(), device.uid);
+        let told = async {
+            let hint = Signal::DeviceChanged { tenant: tenant.clone(), device: id, uid };
+            tell.send(Some(hint)).await.unwrap();
+            tell.send(None).await.unwrap();
+            let mut told = Vec::new();
+            while told.len() < 3 {
+                told.push(changes.recv().await.unwrap());
+            }
+            stop.cancel();
+            told
+        };
+        let both = async { tokio::join!(access.follow(heard.boxed(), stop.clone()), told).1 };
+        let told = tokio::time::timeout(testing::PATIENCE, both).await.unwrap();
+        // The last one stands for both: it says that anything may have changed.
+        assert_eq!(told, [Change::Device(tenant, uid), Change::Unknown, Change::Unknown]);
+    }
+}

@@ -21,8 +21,12 @@ pub(crate) struct Config {
     pub(crate) data: Data,
     /// The log that every reading and command goes through.
     pub(crate) log: Log,
+    /// NATS JetStream, where `log.engine` is `nats`.
+    pub(crate) nats: weir_log_nats::Config,
     /// Where everything else is kept.
     pub(crate) store: Store,
+    /// ScyllaDB or Apache Cassandra, where `store.engine` is `cql`.
+    pub(crate) cql: weir_store_scylla::Config,
     /// Where the other services are, for a process that does not run all of them.
     pub(crate) peers: Peers,
     /// Certificates of the gRPC listener, and this process's identity towards its peers.
@@ -115,12 +119,13 @@ impl Default for Listen {
 }
 
 impl Listen {
-    /// Refuses to listen in the clear off loopback unless told to.
+    /// Refuses to listen in the clear off loopback unless told to. `with_edge`: for devices too, which is always in the
+    /// clear; `with_tls`: for gRPC with certificates.
     ///
     /// # Errors
     /// `PLAINTEXT_REFUSED` that names the key and the flag.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.address.is_loopback() || self.insecure {
+    pub(crate) fn check(&self, with_edge: bool, with_tls: bool) -> Result<()> {
+        if self.address.is_loopback() || self.insecure || (with_tls && !with_edge) {
             return Ok(());
         }
         Err(Error::new(
@@ -212,6 +217,43 @@ pub(crate) struct Peers {
     pub(crate) ingest: Vec<String>,
     /// Allows `http://` to a peer off loopback: tokens and data then cross the network readable.
     pub(crate) insecure: bool,
+}
+
+impl Peers {
+    /// Refuses to cross a network in the clear unless told to.
+    ///
+    /// # Errors
+    /// `PLAINTEXT_REFUSED` that names the key.
+    pub(crate) fn check(&self) -> Result<()> {
+        let named = [
+            ("registry", &self.registry),
+            ("commands", &self.commands),
+            ("storage", &self.storage),
+            ("analytics", &self.analytics),
+            ("ingest", &self.ingest),
+        ];
+        for (name, addresses) in named {
+            for address in
+                addresses.iter().filter(|address| !self.insecure && is_plaintext_off_loopback(address))
+            {
+                let message = format!(
+                    "peers.{name} has {address}, which would show tokens and data to the network; use https with section \
+                     tls, or set peers.insecure = true if something else protects it"
+                );
+                return Err(Error::new(ErrorKind::FailedPrecondition, "PLAINTEXT_REFUSED", message)
+                    .with_field(format!("peers.{name}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name other than `localhost` is taken for one off loopback: what it resolves to may change.
+fn is_plaintext_off_loopback(address: &str) -> bool {
+    let Some(authority) = address.strip_prefix("http://") else { return false };
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Certificates of the gRPC listener, and this process's identity towards its peers.

@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let begin = std::time::Instant::now();
     engines::prepare(&args.data_dir)?;
     let peppers = pepper::make(&secrets(&args.data_dir)?.join("pepper"))?;
-    let node = Node::start(config, peppers, &targets::parse("all")?).await?;
+    let node = Node::start(config, Some(peppers), &targets::parse("all")?).await?;
     let token = token(&node, &args.data_dir).await?;
     let context = context(node.addresses, token);
     Contexts::remember("dev", context.clone())?;

@@ -48,12 +48,12 @@ impl fmt::Display for Addresses {
 }
 
 impl Listeners {
-    /// Binds them all; those for devices only `with_edge`.
+    /// Binds them all; those for devices only `with_edge`. gRPC will be served `with_tls`.
     ///
     /// # Errors
     /// `PORT_IN_USE` that names the port and the flag that moves it.
-    pub(crate) async fn bind(listen: &Listen, with_edge: bool) -> Result<Self> {
-        listen.check()?;
+    pub(crate) async fn bind(listen: &Listen, with_edge: bool, with_tls: bool) -> Result<Self> {
+        listen.check(with_edge, with_tls)?;
         let edge = match with_edge {
             true => Some(Edge {
                 mqtt: bind(listen.socket(listen.mqtt_port), "mqtt").await?,

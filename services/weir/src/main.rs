@@ -7,7 +7,9 @@ mod engines;
 mod init;
 mod limits;
 mod listeners;
+mod migrate;
 mod node;
+mod peers;
 mod pepper;
 #[cfg(feature = "sabotage")]
 mod sabotage;
@@ -44,6 +46,8 @@ enum Command {
     Init(init::Args),
     /// Run services
     Serve(serve::Args),
+    /// Bring the schema of a shared store to what this release reads and writes
+    Migrate(migrate::Args),
     /// Print the completion script of a shell
     #[command(
         after_help = "Examples:\n  weir completion bash > /etc/bash_completion.d/weir\n  weir completion zsh > ~/.zfunc/_weir\n  weir completion fish > ~/.config/fish/completions/weir.fish"
@@ -90,6 +94,7 @@ fn run(weir: Weir) -> Result<()> {
             Command::Dev(args) => dev::run(args).await,
             Command::Init(args) => init::run(args).await,
             Command::Serve(args) => serve::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Weir::command(), "weir", &mut std::io::stdout());
                 Ok(())

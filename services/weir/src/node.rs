@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::RoutesBuilder, transport::Server};
-use weir_core::{Error, Result};
+use tonic::{
+    service::{Routes, RoutesBuilder},
+    transport::Server,
+};
+use weir_core::{Error, ErrorKind, Result};
 use weir_grpc::{
     AuthLayer,
     connection::{self, Seats},
+    tls,
 };
 use weir_registry::Peppers;
 use weir_runtime::{Admin, drain};
@@ -17,6 +21,7 @@ use crate::{
     config::Config,
     engines, limits,
     listeners::{Addresses, Listeners},
+    peers,
     targets::{EDGE, Running, Target},
 };
 
@@ -44,18 +49,19 @@ impl Node {
     /// # Errors
     /// One clear line for each thing that can be wrong: a port in use, a directory in use or of another release, a damaged
     /// log, a changed partition count.
-    pub(crate) async fn start(config: Config, peppers: Peppers, targets: &[&Target]) -> Result<Self> {
+    pub(crate) async fn start(config: Config, peppers: Option<Peppers>, targets: &[&Target]) -> Result<Self> {
         let mut config = config;
         let files = limits::raise_open_files();
         config.listen.share(files);
         let has_edge = targets.iter().any(|target| target.name == EDGE);
-        let listeners = Listeners::bind(&config.listen, has_edge).await?;
+        let tls = peers::tls_files(&config)?.map(|files| files.read()).transpose()?;
+        let listeners = Listeners::bind(&config.listen, has_edge, tls.is_some()).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
         #[cfg(feature = "sabotage")]
         let engines = crate::sabotage::apply(engines).await?;
         let detail = engines.detail.clone();
-        let running = Running::start(config.clone(), engines, peppers, targets).await?;
+        let mut running = Running::start(config.clone(), engines, peppers, targets).await?;
         let admin = Admin::new(running.services(), running.metrics.clone(), detail);
         let (stop_grpc, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Vec::new();
@@ -65,8 +71,16 @@ impl Node {
             ingest.serve_mqtt(edge.mqtt);
             ingest.serve_http(edge.http);
         }
-        let serving =
-            serve_grpc(&running, listeners.grpc, config.listen.grpc_connections, stop_grpc.clone())?;
+        let registry = running.registry_port().await?;
+        let auth = AuthLayer::new(registry).with_service_key(peers::service_key(&config.auth)?);
+        let routes = running.gateway()?.behind(routes(&running)?);
+        let server = server(tls.as_ref())?.layer(auth).add_routes(routes);
+        let seats = Seats::new(config.listen.grpc_connections, UNKNOWN_MAX);
+        let incoming = connection::incoming(listeners.grpc, seats);
+        let serving = server.serve_with_incoming_shutdown(incoming, stop_grpc.clone().cancelled_owned());
+        let serving = async move {
+            serving.await.map_err(|source| Error::unavailable("the grpc listener broke").with_source(source))
+        };
         tasks.push(tokio::spawn(async move { report("grpc", serving.await) }));
         Ok(Self { addresses, running, config, admin, stop_grpc, stop_admin, tasks })
     }
@@ -84,12 +98,15 @@ impl Node {
         self.admin.accepting(true);
     }
 
-    /// Whether anybody can do anything here.
+    /// Whether anybody can do anything here; where the registry is elsewhere, that is its to know.
     ///
     /// # Errors
     /// `Unavailable` of the store.
     pub(crate) async fn has_token(&self) -> Result<bool> {
-        self.registry()?.any_token().await
+        match &self.running.registry {
+            Some(registry) => registry.any_token().await,
+            None => Ok(true),
+        }
     }
 
     /// Not ready → endpoint delay → stop intake → drain with a deadline → close.
@@ -112,15 +129,10 @@ fn report(what: &str, result: Result<()>) {
     }
 }
 
-fn serve_grpc(
-    running: &Running,
-    listener: tokio::net::TcpListener,
-    seats: usize,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = Result<()>> + use<>> {
+/// What this process answers over gRPC itself.
+fn routes(running: &Running) -> Result<Routes> {
     let mut routes = RoutesBuilder::default();
-    let registry = running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))?;
-    registry.add_routes(&mut routes);
+    running.registry.iter().for_each(|service| service.add_routes(&mut routes));
     running.commands.iter().for_each(|service| service.add_routes(&mut routes));
     running.storage.iter().for_each(|service| service.add_routes(&mut routes));
     running.analytics.iter().for_each(|service| service.add_routes(&mut routes));
@@ -136,17 +148,15 @@ fn serve_grpc(
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health); // the empty service name is SERVING from the start; readiness in detail is the admin listener's
     routes.add_service(health_service);
-    let registry: Arc<dyn weir_core::port::Registry> = registry;
-    let server = Server::builder()
-        .layer(AuthLayer::new(registry))
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PING))
-        .add_routes(routes.routes());
-    let incoming = connection::incoming(listener, Seats::new(seats, UNKNOWN_MAX));
-    Ok(async move {
-        server
-            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-            .await
-            .map_err(|source| Error::unavailable("the grpc listener broke").with_source(source))
+    Ok(routes.routes())
+}
+
+/// The gRPC server, with certificates where there are some.
+fn server(tls: Option<&tls::Pems>) -> Result<Server> {
+    let server = Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PING));
+    let Some(pems) = tls else { return Ok(server) };
+    server.tls_config(tls::server(pems)).map_err(|source| {
+        let message = "the certificate, its key or the authority of section tls cannot be used";
+        Error::new(ErrorKind::FailedPrecondition, "TLS_FILE_INVALID", message).with_source(source)
     })
 }

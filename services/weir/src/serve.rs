@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use weir_core::{Error, ErrorKind, Result};
+use weir_registry::Peppers;
 
 use crate::{
     config::{Config, Listen},
     node::Node,
-    pepper, signals, targets,
+    pepper, signals,
+    targets::{self, REGISTRY, Target},
 };
 
 /// `weir serve`
@@ -73,14 +75,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     config.listen.insecure |= args.insecure;
     config.data.dir = args.data_dir.unwrap_or(config.data.dir);
     let targets = targets::parse(&args.target)?;
+    targets::check(&targets, &config)?;
     weir_observability::start(&config.logs)?;
-    let file = config.auth.pepper_file.as_deref().ok_or_else(|| {
-        let message =
-            "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
-        Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
-    })?;
     let stop = signals::stop()?;
-    let node = Node::start(config.clone(), pepper::read(file)?, &targets).await?;
+    let node = Node::start(config.clone(), peppers(&config, &targets)?, &targets).await?;
     if !node.has_token().await? {
         node.stop().await;
         let message = "there is no token to do anything with; `weir init` makes the first";
@@ -94,4 +92,17 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     node.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The peppers, which only the registry needs.
+fn peppers(config: &Config, targets: &[&Target]) -> Result<Option<Peppers>> {
+    if targets.iter().all(|target| target.name != REGISTRY) {
+        return Ok(None);
+    }
+    let file = config.auth.pepper_file.as_deref().ok_or_else(|| {
+        let message =
+            "no pepper is configured (auth.pepper_file); `weir init` makes one, with the first token";
+        Error::new(ErrorKind::FailedPrecondition, "PEPPER_MISSING", message).with_field("auth.pepper_file")
+    })?;
+    pepper::read(file).map(Some)
 }

@@ -103,7 +103,7 @@ impl Peer {
         self.reached().await.map_err(to_status)?;
         let sent = async { self.inner.channel.clone().ready_oneshot().await?.call(request).await }.await;
         sent.map_err(|error| match Status::from_error(error.into()) {
-            late if late.code() == Code::Cancelled => to_status(Error::new(
+            late if is_late(&late) => to_status(Error::new(
                 ErrorKind::DeadlineExceeded,
                 "DEADLINE_EXCEEDED",
                 "the call's deadline has passed",
@@ -146,17 +146,29 @@ impl Peer {
 }
 
 /// Whether the status tells of a connection and not of an answer: what a service answers has a reason.
-pub(crate) fn is_of_transport(status: &Status) -> bool {
+fn is_of_transport(status: &Status) -> bool {
     let of_transport = match status.code() {
         Code::Unavailable | Code::Unknown => true,
-        Code::Cancelled | Code::Internal => status.source().is_some(),
+        Code::Cancelled | Code::Internal => status.source().is_some() && !is_late(status),
         _ => false,
     };
     of_transport && status.get_details_error_info().is_none()
 }
 
+/// Whether the status tells that the call's own deadline has passed, which tonic calls CANCELLED.
+fn is_late(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 /// The innermost cause, which is the one that says something.
-pub(crate) fn cause(status: &Status) -> String {
+fn cause(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = status.source();
     while let Some(error) = source {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use weir_conformance::leases::Processes;
-use weir_core::port::{Leases, Log, Signals};
+use tempfile::TempDir;
+use weir_conformance::{leases::Processes, progress::Engines};
+use weir_core::port::{Log, Signals};
 use weir_log_nats::Bus;
+use weir_store_embedded::EmbeddedStore;
 
 use crate::world;
 
@@ -35,9 +37,21 @@ macro_rules! suites {
             Some((Box::new(move || Box::pin(start())), ()))
         }
 
+        async fn progress() -> Option<(Engines, TempDir)> {
+            let servers = $servers()?;
+            let dir = TempDir::new().unwrap();
+            let records = EmbeddedStore::open(dir.path(), weir_store_embedded::Options::default()).unwrap();
+            let log = move || {
+                let config = world::config(&servers, $replicas);
+                Box::pin(async move { world::connect(&config).await.log() }) as _
+            };
+            Some((Engines { records, log: Box::new(log) }, dir))
+        }
+
         weir_conformance::log_suite!(log);
         weir_conformance::signals_suite!(signals);
         weir_conformance::leases_suite!(leases);
+        weir_conformance::progress_suite!(progress);
     };
 }
 

@@ -1,11 +1,21 @@
 //! Servers and connections for the tests.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
+pub(crate) mod proxy;
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use weir_config::{ByteSize, Durability};
+use weir_core::{
+    Error, ErrorKind, Partition, Stream, Uid,
+    port::{Log, LogReader, Record},
+};
 use weir_log_nats::{Bus, Config, Options};
 use weir_test_servers::nats;
 
@@ -52,4 +62,62 @@ pub(crate) fn options() -> Options {
 
 pub(crate) async fn connect(config: &Config) -> Arc<Bus> {
     Arc::new(Bus::connect(config, options()).await.unwrap())
+}
+
+/// JetStream as an operator uses it.
+pub(crate) async fn admin(servers: &[String]) -> async_nats::jetstream::Context {
+    async_nats::jetstream::new(async_nats::connect(servers).await.unwrap())
+}
+
+pub(crate) const STREAM: Stream = Stream::Readings;
+pub(crate) const ONE: Partition = Partition(1);
+pub(crate) const TWO: Partition = Partition(2);
+
+/// Longer than anything takes on a slow machine; only a failure waits as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Publishes bodies that are their ids; while the bus is away, the same again.
+pub(crate) async fn publish(log: &dyn Log, partition: Partition, id: u128) -> u64 {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let bytes = Bytes::from(id.to_string());
+        match log.publish(STREAM, partition, Uid::from_u128(id), bytes).await {
+            Ok(sequence) => return sequence,
+            Err(error) => {
+                assert!(
+                    error.kind().retryable() && Instant::now() < until,
+                    "{id} is not published: {error:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Reads until there are `count` records; while the bus is away, again.
+pub(crate) async fn read(reader: &mut dyn LogReader, count: usize) -> Vec<Record> {
+    let until = Instant::now() + PATIENCE;
+    let mut records = vec![];
+    while records.len() < count {
+        match reader.next(1 << 20, Duration::from_millis(200)).await {
+            Ok(batch) => records.extend(batch.records),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+        }
+        assert!(Instant::now() < until, "{} of {count} records came within {PATIENCE:?}", records.len());
+    }
+    records
+}
+
+pub(crate) fn ids(records: &[Record]) -> Vec<u128> {
+    records.iter().map(|record| record.id.as_u128()).collect()
+}
+
+/// The error that a reader comes to, leaving out that the bus is away for a moment.
+pub(crate) async fn fails(reader: &mut dyn LogReader) -> Error {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match reader.next(1 << 20, Duration::from_millis(200)).await {
+            Err(error) if error.kind() != ErrorKind::Unavailable => return error,
+            outcome => assert!(Instant::now() < until, "no failure within {PATIENCE:?}, but {outcome:?}"),
+        }
+    }
 }

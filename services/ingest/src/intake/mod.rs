@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
     Error, ErrorKind, Message, Partition, Position, Result, TenantId,
@@ -93,6 +93,7 @@ impl Intake {
                 metrics: Arc::clone(&metrics),
                 stop: intake.stop.clone(),
                 stale: false,
+                renumber_at: Instant::now(),
             };
             intake.publishers.spawn(publisher.run());
         }

@@ -26,6 +26,11 @@ const AWAY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// A full log has room again after the next trim at the earliest.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// How long members of a durable frame wait for its generation: many times what reading it takes.
+const RENUMBER_MAX: Duration = Duration::from_secs(1);
+/// Then it is left alone for this, so that a store that is away does not hold up frame after frame.
+const RENUMBER_PAUSE: Duration = Duration::from_secs(5);
+
 /// Publishes the frames of one partition, one at a time.
 pub(super) struct Publisher {
     pub(super) partition: Partition,
@@ -38,6 +43,8 @@ pub(super) struct Publisher {
     pub(super) stop: CancellationToken,
     /// The log was away since the generations were read.
     pub(super) stale: bool,
+    /// Not before this they are read again.
+    pub(super) renumber_at: Instant,
 }
 
 /// A frame that is ready to leave.
@@ -141,15 +148,21 @@ impl Publisher {
         }
     }
 
-    /// Reads the generations again where the log was away. Where that fails the frame is durable all the same: its
-    /// members are answered by what is known, and the next frame asks again.
+    /// Reads the generations again where the log was away. Where that fails, or takes long because the store is away, the
+    /// frame is durable all the same: its members are answered by what is known, and a later frame asks again.
     async fn renumber(&mut self) {
-        if self.stale {
-            match self.numbering.refresh().await {
-                Ok(()) => self.stale = false,
-                Err(error) => tracing::warn!(%error, "cannot read the generations again"),
-            }
+        if !self.stale || Instant::now() < self.renumber_at {
+            return;
         }
+        match timeout(RENUMBER_MAX, self.numbering.refresh()).await {
+            Ok(Ok(())) => {
+                self.stale = false;
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot read the generations again"),
+            Err(_) => tracing::warn!("the generations cannot be read in time"),
+        }
+        self.renumber_at = Instant::now() + RENUMBER_PAUSE;
     }
 
     fn answer(&self, members: Vec<Waiting>, outcome: Result<u64>) {

@@ -259,6 +259,8 @@ pub(crate) enum Gate {
     Closed,
     /// Publishing is refused.
     Full,
+    /// Publishing fails, as where the way to the log is cut.
+    Away,
 }
 
 /// A log that can be made to wait, or to be full.
@@ -272,6 +274,9 @@ impl Log for GatedLog {
     async fn publish(&self, stream: Stream, partition: Partition, id: Uid, bytes: Bytes) -> Result<u64> {
         let mut gate = self.gate.subscribe();
         let gate = *gate.wait_for(|gate| *gate != Gate::Closed).await.unwrap();
+        if gate == Gate::Away {
+            return Err(Error::unavailable("the log is away"));
+        }
         if gate == Gate::Full {
             return Err(Error::new(ErrorKind::ResourceExhausted, "LOG_FULL", "the log is full at 7 bytes"));
         }

@@ -1,5 +1,7 @@
 //! Publications: acknowledged when the log has them, refused with words where MQTT has words.
 
+use std::time::Duration;
+
 use mqtt_protocol_core::mqtt::packet::{ContentType, Qos, TopicAlias, UserProperty};
 use weir_core::{Position, Value};
 
@@ -126,6 +128,44 @@ async fn a_full_log_is_never_an_acknowledgement() {
     assert_eq!(older.next().await, None, "closed, not acknowledged");
     edge.gate.send_replace(Gate::Open);
     assert_eq!(newer.publish("v1/telemetry", READING).await.codes, [0], "it recovers when there is room");
+}
+
+#[tokio::test]
+async fn while_the_log_is_away_connections_stay_and_publications_wait_until_it_is_back() {
+    let edge = Edge::start().await;
+    for version in [4, 5] {
+        let name = format!("sensor-{version}");
+        edge.people.add("acme", &name, false);
+        edge.gate.send_replace(Gate::Away);
+        let (before, mut client) =
+            (edge.metric("weir_ingest_publish_retries_total"), edge.connect(version, &name).await);
+        let waiting = client.start("v1/telemetry", READING.as_bytes(), Qos::AtLeastOnce).await;
+        eventually("it was tried again", || async {
+            edge.metric("weir_ingest_publish_retries_total") > before + 2.5
+        })
+        .await;
+        client.ping().await; // the connection is there, and nothing was acknowledged
+        edge.gate.send_replace(Gate::Open);
+        assert_eq!(client.said().await.id, waiting);
+    }
+    assert_eq!(edge.messages().await.len(), 2, "each is there once");
+}
+
+#[tokio::test]
+async fn what_a_log_that_stays_away_does_not_take_in_time_is_refused_and_never_acknowledged() {
+    let edge = Edge::start_with(|config| config.intake.retry_for = Duration::from_secs(1)).await;
+    edge.people.add("acme", "sensor", false);
+    edge.gate.send_replace(Gate::Away);
+    let mut newer = edge.connect(5, "sensor").await;
+    let said = newer.publish("v1/telemetry", READING).await;
+    assert!(said.codes[0] >= 0x80, "{said:?}");
+    let hello = Hello { client_id: "older".to_owned(), ..Hello::of("sensor") };
+    let mut older = edge.connect_as(4, hello).await;
+    older.start("v1/telemetry", READING.as_bytes(), Qos::AtLeastOnce).await;
+    assert_eq!(older.next().await, None, "closed, not acknowledged");
+    edge.gate.send_replace(Gate::Open);
+    assert_eq!(newer.publish("v1/telemetry", READING).await.codes, [0]);
+    assert_eq!(edge.messages().await.len(), 1);
 }
 
 #[tokio::test]

@@ -18,6 +18,10 @@ pub(crate) fn reading(millis: i64, kind: Kind) -> Reading {
     Reading { ts: Some(ts), values }
 }
 
+pub(crate) fn text(text: String) -> Reading {
+    reading(1_424_044_800_000, Kind::StringValue(text))
+}
+
 fn good(n: i64) -> Reading {
     reading(1_424_044_800_000 + n, Kind::DoubleValue(n as f64))
 }

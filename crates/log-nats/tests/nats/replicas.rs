@@ -1,0 +1,142 @@
+//! Three replicas: leaders that die, and replicas that lag.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use weir_core::{ErrorKind, Partition, port::Log};
+use weir_test_servers::nats;
+
+use crate::world::{self, ONE, STREAM};
+
+const PARTITIONS: u16 = 4;
+const EACH: u128 = 300;
+
+async fn leader(server: &nats::Bus, servers: &[String], prefix: &str) -> usize {
+    let stream = world::admin(servers).await;
+    let mut stream = stream.get_stream(format!("{prefix}_readings")).await.unwrap();
+    let leader = stream.info().await.unwrap().cluster.as_ref().unwrap().leader.clone().unwrap();
+    server.index_of(&leader).unwrap()
+}
+
+/// Partition `n` gets `n·1000 + 1 …` while the stream's leader is killed twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_killed_while_publishing_and_reading_loses_nothing_acknowledged() {
+    let Some(server) = world::own(nats::Options { nodes: 3, ..nats::Options::default() }) else { return };
+    let servers = server.servers();
+    let config = world::config(&servers, 3);
+    let log = world::connect(&config).await.log();
+    let publishers = (0..PARTITIONS).map(|partition| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            let mut acknowledged = vec![];
+            for n in 1..=EACH {
+                let id = u128::from(partition) * 1_000 + n;
+                acknowledged.push((world::publish(&*log, Partition(partition), id).await, id));
+            }
+            acknowledged
+        })
+    });
+    let readers = (0..PARTITIONS).map(|partition| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            let mut reader = log.read_from(STREAM, Partition(partition), 1).await.unwrap();
+            world::read(&mut *reader, usize::try_from(EACH).unwrap()).await
+        })
+    });
+    let (publishers, readers): (Vec<_>, Vec<_>) = (publishers.collect(), readers.collect());
+    for _ in 0..2 {
+        let leader = leader(&server, &servers, &config.prefix).await;
+        server.kill(leader);
+        world::publish(&*log, Partition(9), u128::from(u64::MAX) + leader as u128).await; // another one leads
+        server.start_again(leader).unwrap();
+    }
+    let mut sequences = BTreeMap::new();
+    for (publisher, reader) in publishers.into_iter().zip(readers) {
+        let (acknowledged, found) = (publisher.await.unwrap(), reader.await.unwrap());
+        let found: Vec<_> = found.iter().map(|record| (record.sequence, record.id.as_u128())).collect();
+        assert_eq!(found, acknowledged);
+        sequences.extend(found);
+    }
+    assert_eq!(sequences.len(), usize::from(PARTITIONS) * usize::try_from(EACH).unwrap());
+}
+
+/// Each replica in turn is stopped for a while, so that it lags; a reader that hardly waits is told again and again that
+/// there is nothing. Whatever was acknowledged at or below the end that it was told has then come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_read_is_never_false_while_replicas_lag() {
+    let Some(server) = world::own(nats::Options { nodes: 3, ..nats::Options::default() }) else { return };
+    let config = world::config(&server.servers(), 3);
+    // Three connections, to whichever nodes: one that hangs on a node that is stopped does not stop the others.
+    let (log, publisher) = (world::connect(&config).await.log(), world::connect(&config).await.log());
+    let reader = world::connect(&config).await.log();
+    let done = Arc::new(AtomicBool::new(false));
+    let publishing = tokio::spawn({
+        let done = Arc::clone(&done);
+        async move {
+            let mut acknowledged = vec![];
+            while !done.load(Ordering::Relaxed) {
+                let id = acknowledged.len() as u128 + 1;
+                let partition = if id.is_multiple_of(16) { ONE } else { Partition(2) };
+                acknowledged.push((world::publish(&*publisher, partition, id).await, partition));
+            }
+            acknowledged
+        }
+    });
+    let reading = tokio::spawn({
+        let done = Arc::clone(&done);
+        async move { read_hardly_waiting(&*reader, &done).await }
+    });
+    for n in 0..server.nodes() {
+        server.pause(n);
+        // Others go on meanwhile, with or without an election.
+        for id in 0..50 {
+            world::publish(&*log, Partition(3), 1_000_000 + n as u128 * 1_000 + id).await;
+        }
+        server.resume(n);
+        server.wait_up().unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let acknowledged = publishing.await.unwrap();
+    let (given, empties) = reading.await.unwrap();
+    assert!(
+        !empties.is_empty() && !given.is_empty(),
+        "{} empty reads, {} records",
+        empties.len(),
+        given.len()
+    );
+    let of_one: Vec<u64> =
+        acknowledged.iter().filter(|(_, of)| *of == ONE).map(|(sequence, _)| *sequence).collect();
+    assert_eq!(given[..], of_one[..given.len()], "each record of the partition once, in order");
+    for (end, before) in empties {
+        let missed: Vec<_> = of_one.iter().filter(|sequence| **sequence <= end).skip(before).collect();
+        assert!(
+            missed.is_empty(),
+            "told that nothing is up to {end}, after {before} records; but {missed:?} were"
+        );
+    }
+}
+
+/// The sequences that came, and for each empty read its end and how many had come before it.
+async fn read_hardly_waiting(log: &dyn Log, done: &AtomicBool) -> (Vec<u64>, Vec<(u64, usize)>) {
+    let (mut given, mut empties) = (vec![], vec![]);
+    let mut reader = loop {
+        match log.read_from(STREAM, ONE, 1).await {
+            Ok(reader) => break reader,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+        }
+    };
+    while !done.load(Ordering::Relaxed) {
+        match reader.next(1 << 20, Duration::from_millis(1)).await {
+            Ok(batch) if batch.records.is_empty() => empties.push((batch.end, given.len())),
+            Ok(batch) => given.extend(batch.records.iter().map(|record| record.sequence)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+        }
+    }
+    (given, empties)
+}
