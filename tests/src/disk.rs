@@ -9,10 +9,15 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use weir_core::{Error, Result};
 
+use crate::process::until;
+
+/// How long a disk may stay busy after its last user was killed.
+const FREE: Duration = Duration::from_secs(10);
 /// The programs that it needs.
 const TOOLS: [&str; 4] = ["mkfs.ext4", "mount", "umount", "cp"];
 
@@ -77,11 +82,23 @@ impl Disk {
     ///
     /// # Errors
     /// Where the old one is still in use, or the new one cannot be mounted.
-    pub fn power_on(&mut self, copy: PathBuf) -> Result<()> {
-        run(Command::new("umount").arg(&self.mount))?;
+    pub async fn power_on(&mut self, copy: PathBuf) -> Result<()> {
+        // Whoever had a file open may take a moment to be gone, after its end was told.
+        until("the disk is no longer used", FREE, async || run(Command::new("umount").arg(&self.mount)).ok())
+            .await?;
         drop(std::fs::remove_file(&self.image)); // space is all that is lost
         self.image = copy;
         self.mount()
+    }
+
+    /// Makes everything that is written by now durable.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn settle(&self) -> Result<()> {
+        let failed = |source: std::io::Error| Error::unavailable(format!("cannot sync a disk: {source}"));
+        let dir = std::fs::File::open(&self.mount).map_err(failed)?;
+        rustix::fs::syncfs(&dir).map_err(|error| failed(error.into()))
     }
 
     fn mount(&self) -> Result<()> {
@@ -115,8 +132,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn after_a_power_cut_what_was_synced_is_there_and_what_was_not_is_gone() {
+    #[tokio::test]
+    async fn after_a_power_cut_what_was_synced_is_there_and_what_was_not_is_gone() {
         if let Err(why) = Disk::possible() {
             assert!(std::env::var_os("CI").is_none(), "needed in CI: {why}");
             drop(writeln!(std::io::stderr(), "SKIPPED: {why}"));
@@ -130,7 +147,7 @@ mod tests {
         fs::write(disk.path().join("cached"), b"gone").unwrap();
         let copy = disk.cut().unwrap();
         drop(kept);
-        disk.power_on(copy).unwrap();
+        disk.power_on(copy).await.unwrap();
         assert_eq!(fs::read(disk.path().join("synced")).unwrap(), b"kept");
         let cached = fs::read(disk.path().join("cached")).unwrap_or_default();
         assert_ne!(cached, b"gone", "it was never made durable");

@@ -48,6 +48,8 @@ pub enum Step {
     KillSome(Who, usize, Duration),
     /// SIGTERM to each process of Weir, one after the other, each ready again before the next.
     Rolling,
+    /// A service is scaled down to one process (SIGTERM), and after a while up again.
+    Scale(&'static str, Duration),
     /// The power of machines is cut, and they start on what their disks hold.
     PowerCut(Machines),
 }
@@ -112,21 +114,28 @@ pub async fn inject(
         Step::Freeze(who, length) => {
             let name = choose(cluster, *who, random).await?;
             done.freezes += 1;
-            let process = &cluster.member(&name)?.process;
-            process.note("SIGSTOP");
-            process.freeze();
+            let member = cluster.member(&name)?;
+            member.note("SIGSTOP");
+            member.freeze();
             sleep(*length).await;
-            let process = &cluster.member(&name)?.process;
-            process.wake();
-            process.note("SIGCONT");
+            let member = cluster.member(&name)?;
+            member.wake();
+            member.note("SIGCONT");
             cluster.start(&name).await?;
         }
         Step::Rolling => {
             for name in cluster.services() {
                 done.restarts += 1;
-                cluster.member(&name)?.process.note("SIGTERM");
                 cluster.restart(&name).await?;
             }
+        }
+        Step::Scale(service, away) => {
+            for name in candidates(cluster, Who::Service(service)).into_iter().skip(1) {
+                done.restarts += 1;
+                cluster.drain(&name).await?;
+            }
+            sleep(*away).await;
+            cluster.start_all().await?;
         }
         Step::PowerCut(machines) => {
             let names = powered(cluster, *machines);
@@ -138,9 +147,9 @@ pub async fn inject(
 }
 
 fn kill(cluster: &mut Cluster, name: &str) -> Result<()> {
-    let process = &mut cluster.member(name)?.process;
-    process.kill();
-    process.note("kill -9");
+    let member = cluster.member(name)?;
+    member.kill();
+    member.note("kill -9");
     Ok(())
 }
 

@@ -14,7 +14,10 @@ use super::{
     scenario::{Engines, SCENARIOS, Scenario},
     workload::Workload,
 };
-use crate::{cluster::Cluster, disk::Disk};
+use crate::{
+    cluster::{Cluster, Shape},
+    disk::Disk,
+};
 
 /// Under load before the first fault: something must be there to be lost.
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -96,11 +99,21 @@ async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Clu
     let failed =
         |source: std::io::Error| Error::unavailable(format!("cannot make {}: {source}", dir.display()));
     std::fs::create_dir_all(dir).map_err(failed)?;
+    let mut env = options.env.clone();
+    env.extend(scenario.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     match options.engines {
-        Engines::Embedded => {
-            Cluster::embedded(dir, &options.binary, scenario.needs.disks, &options.env).await
+        Engines::Embedded => Cluster::embedded(dir, &options.binary, scenario.needs.disks, &env).await,
+        Engines::NatsCql => {
+            let needs = scenario.needs;
+            let shape = Shape {
+                nats: needs.nats,
+                cql: needs.cql,
+                replicas: needs.replicas,
+                disks: needs.disks,
+                sync_always: !options.nats_default_sync,
+            };
+            Cluster::shared(dir, &options.binary, &shape, &env).await
         }
-        Engines::NatsCql => Err(Error::internal("not wired")),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Scenario {
     pub on: &'static [Engines],
     /// What it needs.
     pub needs: Needs,
+    /// Environment of every process of Weir.
+    pub env: &'static [(&'static str, &'static str)],
     /// The load.
     pub plan: fn() -> Plan,
     /// The step with this number; it goes on until the time is up.
@@ -83,6 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "no fault at all: what the load is without one",
         on: BOTH,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |_, random| Step::Calm(millis(random, 500, 1_000)),
     },
@@ -91,6 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of any process of Weir, again and again",
         on: BOTH,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (300, 2_500), |random| {
@@ -103,6 +107,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of the registry",
         on: SEPARATE,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| kill_of("registry")(number, random),
     },
@@ -111,6 +116,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of ingest",
         on: SEPARATE,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| kill_of("ingest")(number, random),
     },
@@ -119,6 +125,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of storage",
         on: SEPARATE,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| kill_of("storage")(number, random),
     },
@@ -127,6 +134,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of analytics",
         on: SEPARATE,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| kill_of("analytics")(number, random),
     },
@@ -135,6 +143,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of commands",
         on: SEPARATE,
         needs: ONE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| kill_of("commands")(number, random),
     },
@@ -143,6 +152,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "SIGSTOP of any process of Weir for 20 s, then it wakes",
         on: BOTH,
         needs: THREE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (2_000, 5_000), |_| {
@@ -155,6 +165,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "SIGTERM to each process in turn, twice and on",
         on: BOTH,
         needs: THREE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| between(number, random, (1_000, 3_000), |_| Step::Rolling),
     },
@@ -163,6 +174,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the power of every machine that keeps data is cut at one moment",
         on: BOTH,
         needs: DISKS,
+        env: &[],
         plan: Plan::default,
         step: |number, random| between(number, random, (2_000, 6_000), |_| Step::PowerCut(Machines::All)),
     },
@@ -171,6 +183,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the power of every NATS server is cut",
         on: SEPARATE,
         needs: Needs { nats: 3, ..DISKS },
+        env: &[],
         plan: Plan::default,
         step: |number, random| between(number, random, (2_000, 6_000), |_| Step::PowerCut(Machines::Nats)),
     },
@@ -179,6 +192,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the power of every CQL server is cut",
         on: SEPARATE,
         needs: DISKS,
+        env: &[],
         plan: Plan::default,
         step: |number, random| between(number, random, (5_000, 15_000), |_| Step::PowerCut(Machines::Cql)),
     },
@@ -187,6 +201,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "kill -9 of the NATS server that leads the stream of readings",
         on: SEPARATE,
         needs: THREE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (3_000, 8_000), |random| {
@@ -199,6 +214,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "SIGSTOP of one of three NATS servers for 20 s: to the others it is as a partition, but its sockets stay open",
         on: SEPARATE,
         needs: THREE,
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (3_000, 8_000), |_| Step::Freeze(Who::Nats, Duration::from_secs(20)))
@@ -209,6 +225,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "one of three CQL servers is away",
         on: SEPARATE,
         needs: Needs { cql: 3, ..ONE },
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (5_000, 10_000), |_| Step::KillSome(Who::Cql, 1, Duration::from_secs(15)))
@@ -219,9 +236,36 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "two of three CQL servers are away: nothing can be stored, everything is accepted, nothing is lost",
         on: SEPARATE,
         needs: Needs { cql: 3, ..ONE },
+        env: &[],
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (5_000, 10_000), |_| Step::KillSome(Who::Cql, 2, Duration::from_secs(15)))
+        },
+    },
+    Scenario {
+        name: "bus-full",
+        about: "the store is away until the bus is at its limit and refuses; then it comes back",
+        on: SEPARATE,
+        needs: ONE,
+        env: &[("WEIR__LOG__MAX_BYTES", "4MiB"), ("WEIR__LOG__KEEP", "5s")],
+        plan: Plan::default,
+        step: |number, random| {
+            between(number, random, (5_000, 10_000), |_| Step::KillSome(Who::Cql, 1, Duration::from_secs(40)))
+        },
+    },
+    Scenario {
+        name: "scale",
+        about: "each service in turn is scaled from three processes to one and back",
+        on: SEPARATE,
+        needs: Needs { replicas: 3, ..ONE },
+        env: &[],
+        plan: Plan::default,
+        step: |number, random| {
+            between(number, random, (2_000, 5_000), |random| {
+                let services = ["registry", "commands", "storage", "analytics", "ingest"];
+                let service = services.get(random.below(5) as usize).copied().unwrap_or("ingest");
+                Step::Scale(service, millis(random, 2_000, 8_000))
+            })
         },
     },
     Scenario {
@@ -229,6 +273,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "5,000 devices reconnect at once, after a kill of the edge",
         on: BOTH,
         needs: ONE,
+        env: &[],
         plan: || Plan { mqtt: 2_500, http: 0, grpc: 0, rate: 0.1, ..Plan::default() },
         step: |number, random| {
             between(number, random, (8_000, 12_000), |random| {
@@ -241,6 +286,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "ten times what the devices may expect to get through, and a kill now and then",
         on: BOTH,
         needs: ONE,
+        env: &[],
         plan: || Plan { grpc: 16, rate: 100.0, batch: 100, ..Plan::default() },
         step: |number, random| {
             between(number, random, (10_000, 20_000), |random| {

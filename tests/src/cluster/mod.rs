@@ -2,6 +2,12 @@
 //! started again by name. Everything has a loopback address of its own, so that ports stay the same over restarts and several
 //! clusters run beside one another.
 
+mod member;
+mod shared;
+
+pub use member::{Member, Role};
+pub use shared::Shape;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -9,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
+use member::Body;
 use weir_clients::Connection;
 use weir_core::{Error, Result, TenantId};
 use weir_drive::Place;
@@ -18,48 +26,12 @@ use crate::{
     process::{Process, Program, until},
 };
 
-/// How long a process may take until it is ready: an embedded log of gigabytes is read through within it.
-pub const READY: Duration = Duration::from_secs(90);
 /// How long a drain may take: `drain.deadline` and a little.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long three NATS servers may be without a leader before that is told.
+const LEADER: Duration = Duration::from_secs(30);
 /// A power cut of a machine with this much on its disk (MiB) is what a scenario needs; sparse, so only what is written is taken.
 const DISK_MIB: u32 = 4_096;
-
-/// What a member is to the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// A process of `weir serve` with these targets.
-    Service(&'static str),
-    /// A NATS server.
-    Nats,
-    /// A CQL server.
-    Cql,
-}
-
-/// One process, and what belongs to it.
-#[derive(Debug)]
-pub struct Member {
-    /// What it is.
-    pub role: Role,
-    /// The process.
-    pub process: Process,
-    /// Its loopback address.
-    pub address: String,
-    disk: Option<Disk>,
-}
-
-impl Member {
-    /// Whether it takes connections of devices.
-    fn is_edge(&self) -> bool {
-        matches!(self.role, Role::Service("all" | "ingest"))
-    }
-
-    /// Whether it says that it is ready.
-    pub async fn is_ready(&self) -> bool {
-        let answer = reqwest::get(format!("http://{}:8082/readyz", self.address)).await;
-        answer.is_ok_and(|answer| answer.status().is_success())
-    }
-}
 
 /// The cluster.
 pub struct Cluster {
@@ -94,14 +66,14 @@ impl Cluster {
     ) -> Result<Self> {
         let disk = if with_disk { Some(Disk::make(dir, "disk", DISK_MIB)?) } else { None };
         let data = disk.as_ref().map_or_else(|| dir.join("data"), |disk| disk.path().join("data"));
-        let token = init(binary, dir, &data)?;
+        let token = init(Command::new(binary).args(["init", "--dir"]).arg(dir).arg("--data-dir").arg(&data))?;
         let address = address()?;
         let config = dir.join("weir.toml").display().to_string();
         let args = ["serve", "--target", "all", "--config", &config, "--listen", &address];
         let program =
             Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env: env.to_vec() };
-        let process = Process::new("weir", program, dir);
-        let member = Member { role: Role::Service("all"), process, address, disk };
+        let body = Body::Weir(Box::new(Process::new("weir", program, dir)));
+        let member = Member { role: Role::Service("all"), name: "weir".to_owned(), address, body, disk };
         let mut cluster = Self { dir: dir.to_owned(), token, members: vec![member] };
         cluster.start_all().await?;
         Ok(cluster)
@@ -119,17 +91,13 @@ impl Cluster {
 
     /// The names of the members of a role.
     pub fn names(&self, role: Role) -> Vec<String> {
-        self.members
-            .iter()
-            .filter(|member| member.role == role)
-            .map(|member| member.process.name().to_owned())
-            .collect()
+        self.members.iter().filter(|member| member.role == role).map(|member| member.name.clone()).collect()
     }
 
     /// The names of all processes of Weir.
     pub fn services(&self) -> Vec<String> {
         let is_service = |member: &&Member| matches!(member.role, Role::Service(_));
-        self.members.iter().filter(is_service).map(|member| member.process.name().to_owned()).collect()
+        self.members.iter().filter(is_service).map(|member| member.name.clone()).collect()
     }
 
     /// A member by name.
@@ -139,7 +107,7 @@ impl Cluster {
     pub fn member(&mut self, name: &str) -> Result<&mut Member> {
         self.members
             .iter_mut()
-            .find(|member| member.process.name() == name)
+            .find(|member| member.name == name)
             .ok_or_else(|| Error::internal(format!("the cluster has no {name}")))
     }
 
@@ -148,14 +116,11 @@ impl Cluster {
     /// # Errors
     /// What is not ready in time, with the end of its log.
     pub async fn start_all(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.process.start()?;
-            member.process.wake();
-        }
-        for member in &mut self.members {
-            ready(member).await?;
-        }
-        Ok(())
+        self.members.iter().for_each(Member::wake);
+        let (servers, services): (Vec<_>, Vec<_>) =
+            self.members.iter_mut().partition(|member| !matches!(member.role, Role::Service(_)));
+        start_together(servers).await?;
+        start_together(services).await
     }
 
     /// Starts one and waits until it is ready.
@@ -163,9 +128,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start_all`].
     pub async fn start(&mut self, name: &str) -> Result<()> {
-        let member = self.member(name)?;
-        member.process.start()?;
-        ready(member).await
+        self.member(name)?.start().await
     }
 
     /// SIGTERM, waits for the end of its drain, and starts it again.
@@ -173,8 +136,18 @@ impl Cluster {
     /// # Errors
     /// `DataLoss` where the drain fails; else as [`Cluster::start`].
     pub async fn restart(&mut self, name: &str) -> Result<()> {
-        self.member(name)?.process.terminate(DRAIN).await?;
+        self.drain(name).await?;
         self.start(name).await
+    }
+
+    /// SIGTERM, and waits for the end of its drain.
+    ///
+    /// # Errors
+    /// `DataLoss` where the drain fails.
+    pub async fn drain(&mut self, name: &str) -> Result<()> {
+        let member = self.member(name)?;
+        member.note("SIGTERM");
+        member.terminate(DRAIN).await
     }
 
     /// Cuts the power of machines at one moment: what is durable on their disks then is what they find when they start again.
@@ -182,31 +155,31 @@ impl Cluster {
     /// # Errors
     /// `FailedPrecondition` where one has no disk of its own; else what mounting and starting say.
     pub async fn power_cut(&mut self, names: &[String]) -> Result<()> {
-        let mut struck: Vec<&mut Member> = self
-            .members
-            .iter_mut()
-            .filter(|member| names.iter().any(|name| name == member.process.name()))
-            .collect();
-        struck.iter().for_each(|member| member.process.freeze());
+        let mut struck: Vec<&mut Member> =
+            self.members.iter_mut().filter(|member| names.contains(&member.name)).collect();
+        struck.iter().for_each(|member| member.freeze());
         let mut copies = Vec::new();
         for member in &mut struck {
-            let disk = member.disk.as_mut().ok_or_else(|| {
-                Error::internal(format!("{} has no disk whose power can be cut", member.process.name()))
-            })?;
-            copies.push(disk.cut()?);
+            let missing = || Error::internal(format!("{} has no disk whose power can be cut", member.name));
+            copies.push(member.disk.as_mut().ok_or_else(missing)?.cut()?);
+        }
+        // All of them are down before the first is up again.
+        for member in &mut struck {
+            member.kill();
+            member.note("power cut");
         }
         for (member, copy) in struck.iter_mut().zip(copies) {
-            member.process.kill();
-            member.process.note("power cut");
             if let Some(disk) = member.disk.as_mut() {
-                disk.power_on(copy)?;
+                disk.power_on(copy).await?;
             }
         }
-        for member in struck {
-            member.process.start()?;
-            ready(member).await?;
-        }
-        Ok(())
+        start_together(struck).await
+    }
+
+    /// Makes durable what the servers needed to start (their configuration, empty streams): a power cut strikes machines that
+    /// have been set up.
+    fn settle_disks(&self) -> Result<()> {
+        self.members.iter().filter_map(|member| member.disk.as_ref()).try_for_each(Disk::settle)
     }
 
     /// The name of the NATS server that leads the stream of readings.
@@ -214,7 +187,13 @@ impl Cluster {
     /// # Errors
     /// `Internal` where the cluster has no NATS.
     pub async fn nats_leader(&self) -> Result<String> {
-        Err(Error::internal("this cluster has no NATS"))
+        let bus = self.members.iter().find_map(|member| match &member.body {
+            Body::Nats(bus, _) => Some(bus),
+            Body::Weir(_) | Body::Cql(..) => None,
+        });
+        let bus = bus.ok_or_else(|| Error::internal("this cluster has no NATS"))?;
+        let leader = until("the stream of readings has a leader", LEADER, async || bus.leader_of("readings"));
+        Ok(format!("nats-{}", leader.await? + 1))
     }
 
     /// A tenant's place at every edge, as the holder of `token`.
@@ -236,47 +215,29 @@ impl Cluster {
 
     /// The end of every log, for a person.
     pub fn tails(&self, lines: usize) -> String {
-        let tail =
-            |member: &Member| format!("== {}\n{}\n", member.process.name(), member.process.tail(lines));
+        let tail = |member: &Member| format!("== {}\n{}\n", member.name, member.tail(lines));
         self.members.iter().map(tail).collect()
     }
 }
 
-async fn ready(member: &mut Member) -> Result<()> {
-    let what = format!("{} is ready", member.process.name());
-    let ready = until(&what, READY, async || {
-        if !member.process.is_running() {
-            return Some(false);
-        }
-        member.is_ready().await.then_some(true)
-    })
-    .await;
-    match ready {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::unavailable(format!(
-            "{} ended at its start:\n{}",
-            member.process.name(),
-            member.process.tail(5)
-        ))),
-        Err(error) => Err(error.context(member.process.tail(5))),
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.members.iter_mut().for_each(Member::kill); // before their disks go
     }
 }
 
-/// `weir init`; the first token.
-fn init(binary: &Path, dir: &Path, data: &Path) -> Result<String> {
+/// Starts members at the same time: servers of one cluster are ready only together.
+async fn start_together(members: Vec<&mut Member>) -> Result<()> {
+    join_all(members.into_iter().map(Member::start)).await.into_iter().collect()
+}
+
+/// Runs `weir init`; the first token.
+fn init(command: &mut Command) -> Result<String> {
     let output =
-        Command::new(binary)
-            .args(["init", "--dir"])
-            .arg(dir)
-            .arg("--data-dir")
-            .arg(data)
-            .output()
-            .map_err(|source| Error::unavailable(format!("cannot run {}: {source}", binary.display())))?;
+        command.output().map_err(|source| Error::unavailable(format!("cannot run {command:?}: {source}")))?;
     if !output.status.success() {
-        return Err(Error::unavailable(format!(
-            "weir init: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )));
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Error::unavailable(format!("weir init: {said}")));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
