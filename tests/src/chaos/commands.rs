@@ -7,7 +7,7 @@
 //! that never came); DELIVERED or SUCCEEDED that the device never got; one request under two ids; a command at another device.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use weir_core::{Error, Result, name};
 use weir_drive::{
     Place,
     lane::{Patience, patiently},
-    mqtt::Client,
+    mqtt::{Client, Incoming},
     provision,
     random::Random,
 };
@@ -48,6 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How long commands may take to end once everything is healed and every device is there.
 const LAG: Duration = Duration::from_secs(90);
 
+/// An answer that is not acknowledged within it goes out again over a new connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Each command is asked for at least so long, however late it is.
 const READ_MIN: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,7 @@ impl Commands {
                 addresses: places.iter().filter_map(|place| place.mqtt.clone()).collect(),
                 random: Random::fork(seed, number as u64),
                 given: Arc::clone(&given),
+                unanswered: VecDeque::new(),
                 stay: stop_sending.clone(),
                 stop: stop_devices.clone(),
             };
@@ -242,6 +245,8 @@ struct Device {
     addresses: Vec<String>,
     random: Random,
     given: Given,
+    /// Answers that are not acknowledged: as a device keeps them until they are.
+    unanswered: VecDeque<(String, Vec<u8>)>,
     /// From now on it comes and does not go.
     stay: CancellationToken,
     stop: CancellationToken,
@@ -269,29 +274,47 @@ impl Device {
             return;
         }
         let leave = Instant::now() + Duration::from_millis(500 + self.random.below(STAY_MAX_MS));
-        let stay = self.stay.clone();
-        loop {
+        let (stay, stop) = (self.stay.clone(), self.stop.clone());
+        while self.answer_all(&client).await {
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(leave), if !stay.is_cancelled() => break,
-                incoming = client.next() => {
-                    let Some(incoming) = incoming else { return };
-                    let Some((topic, answer)) = self.take(&incoming.topic, &incoming.payload) else { continue };
-                    if client.publish(&topic, answer).await.is_err() {
-                        return;
-                    }
-                }
+                incoming = client.next() => match incoming {
+                    Some(incoming) => self.take(&incoming),
+                    None => break,
+                },
             }
         }
-        client.close().await;
+        // What was acknowledged is taken, also on the way out.
+        client.leave().await.iter().for_each(|incoming| self.take(incoming));
     }
 
-    /// Notes a command, and gives where and what to answer.
-    fn take(&self, topic: &str, payload: &[u8]) -> Option<(String, Vec<u8>)> {
-        let (id, _) = topic.strip_prefix("v1/commands/request/")?.split_once('/')?;
-        let number = serde_json::from_slice::<Json>(payload).ok()?.get("number")?.as_u64()?;
+    /// Publishes every answer; false where the connection does not take it.
+    async fn answer_all(&mut self, client: &Client) -> bool {
+        while let Some((topic, answer)) = self.unanswered.front() {
+            let Ok(pending) = client.publish(topic, answer.clone()).await else { return false };
+            match tokio::time::timeout(ANSWER_TIMEOUT, pending).await {
+                Ok(Ok(Ok(_))) => {}
+                // An answer that is refused for good stays so; the command's state tells.
+                Ok(Ok(Err(error))) if !error.kind().retryable() => {}
+                Ok(_) | Err(_) => return false,
+            }
+            self.unanswered.pop_front();
+        }
+        true
+    }
+
+    /// Notes a command, and what to answer.
+    fn take(&mut self, incoming: &Incoming) {
+        let command =
+            incoming.topic.strip_prefix("v1/commands/request/").and_then(|rest| rest.split_once('/'));
+        let payload = serde_json::from_slice::<Json>(&incoming.payload).unwrap_or_default();
+        let (Some((id, _)), Some(number)) = (command, payload.get("number").and_then(Json::as_u64)) else {
+            return;
+        };
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.entry((self.id.clone(), number)).or_default().insert(id.to_owned());
-        Some((format!("v1/commands/response/{id}"), json!({"number": number}).to_string().into_bytes()))
+        let answer = json!({"number": number}).to_string().into_bytes();
+        self.unanswered.push_back((format!("v1/commands/response/{id}"), answer));
     }
 }
