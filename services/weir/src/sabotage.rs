@@ -73,12 +73,14 @@ impl AcksEarly {
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(DELAY).await;
-                for _ in 0..receiver.len() {
-                    let Some(Waiting { stream, partition, id, bytes }) = receiver.recv().await else {
-                        return;
-                    };
-                    drop(below.publish(stream, partition, id, bytes).await);
+                let mut due = Vec::new();
+                if receiver.recv_many(&mut due, WAITING_MAX).await == 0 {
+                    return;
                 }
+                // At once, as the edge does it: one after the other a log that syncs would never keep up.
+                let publish =
+                    due.into_iter().map(|due| below.publish(due.stream, due.partition, due.id, due.bytes));
+                drop(futures::future::join_all(publish).await);
             }
         });
         Ok(Self { log, waiting, readings, commands })
