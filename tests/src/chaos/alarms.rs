@@ -335,7 +335,7 @@ mod tests {
         let epoch = Timestamp::from_micros(0);
         let high = "0110011111101".bytes().map(|letter| letter == b'1').collect();
         let wave = Wave { device: "d".to_owned(), epoch, high, from: 0, error: None };
-        let at = |second| Timestamp::from_micros(second * 1_000_000);
+        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
         let at_once = vec![(at(1), Some(at(3))), (at(5), Some(at(11))), (at(12), None)];
         assert_eq!(wave.expected(Duration::ZERO), at_once);
         assert_eq!(wave.expected(FOR), vec![(at(9), Some(at(11)))]);

@@ -52,7 +52,14 @@ impl Cluster {
             format!("--cql-replicas={}", shape.cql),
         ];
         arguments.extend(shape.sync_always.then(|| "--nats-sync-always".to_owned()));
-        let token = init(Command::new(binary).args(["init", "--dir"]).arg(dir).args(&arguments))?;
+        let mut env = env.to_vec();
+        if shape.disks {
+            // NATS gives streams no more than three quarters of its disk.
+            env.push(("WEIR__LOG__MAX_BYTES".to_owned(), format!("{}MiB", DISK_MIB / 8)));
+        }
+        let mut command = Command::new(binary);
+        command.args(["init", "--dir"]).arg(dir).args(&arguments).envs(env.iter().cloned());
+        let token = init(&mut command)?;
         let config = dir.join("weir.toml");
         let mut addresses = Vec::new();
         for service in SERVICES {
@@ -65,11 +72,8 @@ impl Cluster {
             let name = format!("{service}-{number}");
             let config = config.display().to_string();
             let args = ["serve", "--target", service, "--config", &config, "--listen", &address];
-            let program = Program {
-                file: binary.to_owned(),
-                args: args.map(str::to_owned).to_vec(),
-                env: env.to_vec(),
-            };
+            let program =
+                Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env: env.clone() };
             let body = Body::Weir(Box::new(Process::new(&name, program, dir)));
             members.push(Member { role: Role::Service(service), name, address, body, disk: None });
         }

@@ -168,8 +168,8 @@ impl Runner {
     /// The next message of the schedule: a held one whose time has come, else a new one, unless that is held back.
     fn next_message(&mut self) -> Option<Message> {
         self.scheduled += 1;
-        if let Some((_, message)) = self.held.pop_front_if(|(until, _)| *until <= self.scheduled) {
-            return Some(message);
+        if self.held.front().is_some_and(|(until, _)| *until <= self.scheduled) {
+            return self.held.pop_front().map(|(_, message)| message);
         }
         let message = Message { first: self.next_sequence, count: self.options.batch.max(1), version: 0 };
         self.next_sequence = self.next_sequence.saturating_add(message.count);
