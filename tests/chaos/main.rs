@@ -12,6 +12,7 @@ use weir_tests::chaos::{
     report::{Row, table},
     run::{self, Options, Ran},
     scenario::Engines,
+    workload::PATIENCE,
 };
 
 /// One cluster at a time: two would measure each other.
@@ -31,6 +32,7 @@ async fn run(engines: Engines, scenario: &str, seconds: u64, control: Option<&st
         dir: dir.path().to_owned(),
         env: Vec::new(),
         nats_default_sync: false,
+        patience: PATIENCE,
     };
     if let Some(control) = control {
         let Some(sabotaged) = std::env::var_os("WEIR_SABOTAGED_BIN") else {

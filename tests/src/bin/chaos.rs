@@ -15,6 +15,7 @@ use weir_tests::chaos::{
     report::{Row, table},
     run::{self, Options, Ran},
     scenario::{self, SCENARIOS},
+    workload::PATIENCE,
 };
 
 /// Shorter than this a scenario shows nothing.
@@ -127,6 +128,7 @@ async fn chaos(args: Args) -> Result<bool> {
         dir: dir.clone(),
         env: Vec::new(),
         nats_default_sync: false,
+        patience: PATIENCE,
     };
     if let Some(control) = control {
         let sabotaged = args.sabotaged.ok_or_else(|| {

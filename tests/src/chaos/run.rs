@@ -41,6 +41,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// NATS syncs when it likes (its default), not before each answer.
     pub nats_default_sync: bool,
+    /// How long after everything is healed what was acknowledged may take to be readable.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -87,7 +89,7 @@ pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, le
         Err(error) => row.failure = Some(format!("{error}; see {}", dir.display())),
         Ok(mut cluster) => {
             let seed = mix(options.seed ^ mix(number));
-            if let Err(error) = play(&mut cluster, scenario, seed, length, &mut row).await {
+            if let Err(error) = play(options, &mut cluster, scenario, seed, length, &mut row).await {
                 row.failure = Some(format!("{error}; see {}\n{}", dir.display(), cluster.tails(5)));
             }
         }
@@ -118,6 +120,7 @@ async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Clu
 }
 
 async fn play(
+    options: &Options,
     cluster: &mut Cluster,
     scenario: &Scenario,
     seed: u64,
@@ -138,6 +141,6 @@ async fn play(
     cluster.start_all().await?;
     row.length = begin.elapsed();
     row.injected = injected;
-    row.outcome = workload.finish().await?;
+    row.outcome = workload.finish(options.patience).await?;
     Ok(())
 }

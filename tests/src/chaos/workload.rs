@@ -131,7 +131,7 @@ impl Workload {
     ///
     /// # Errors
     /// Where something cannot be read however often it is tried.
-    pub async fn finish(self) -> Result<Outcome> {
+    pub async fn finish(self, patience: Duration) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let ended = self.loads.into_iter().map(|load| tokio::spawn(load.stop())).collect::<Vec<_>>();
         for load in ended {
@@ -144,7 +144,7 @@ impl Workload {
         }
         outcome.gaps = Via::ALL.map(|via| self.ledger.gaps.longest(via));
         outcome.counts = self.ledger.counts();
-        outcome.verdict = audit::all(&self.ledger, &self.readers, PATIENCE).await?;
+        outcome.verdict = audit::all(&self.ledger, &self.readers, patience).await?;
         if let Some(alarms) = self.alarms {
             outcome.alarms = alarms.finish().await?;
         }

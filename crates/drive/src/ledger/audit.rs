@@ -7,6 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
 use weir_core::{Error, ErrorKind, Result, Timestamp, Value, name};
 use weir_grpc::{convert, from_status, status::from_item};
 use weir_proto::{
@@ -19,12 +20,15 @@ use crate::{Place, edge::as_proto, lane::patiently};
 
 /// Devices that are read at the same time: enough to keep a store busy, few enough not to be its overload.
 const READERS: usize = 8;
+/// Whoever comes late still tries for so long.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// Reads back every account of a ledger. `places` holds the place of each tenant, by its number in the run.
 ///
 /// # Errors
 /// What still fails after `patience`: then nothing can be said.
 pub async fn all(ledger: &Ledger, places: &[Place], patience: Duration) -> Result<Verdict> {
+    let until = Instant::now() + patience;
     let tenants: Vec<u32> = (0..places.len()).filter_map(|tenant| u32::try_from(tenant).ok()).collect();
     let verdicts: Vec<Result<Verdict>> = stream::iter(ledger.accounts())
         .map(|account| {
@@ -38,11 +42,11 @@ pub async fn all(ledger: &Ledger, places: &[Place], patience: Duration) -> Resul
                 let place = places
                     .get(source.tenant as usize)
                     .ok_or_else(|| Error::internal("an account of a tenant that is none of the run's"))?;
-                let mut verdict = device(place, account, &rivals, patience).await?;
+                let mut verdict = device(place, account, &rivals, until).await?;
                 for (other, stranger) in places.iter().enumerate() {
                     if other != source.tenant as usize {
                         let points =
-                            patiently(patience, async || leaks(place, stranger, account).await).await?;
+                            patiently(left(until), async || leaks(place, stranger, account).await).await?;
                         verdict.leaked += points;
                     }
                 }
@@ -59,22 +63,44 @@ pub async fn all(ledger: &Ledger, places: &[Place], patience: Duration) -> Resul
     Ok(all)
 }
 
-/// Reads back one account.
+/// What is left until an instant, and a moment for those who come late.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).max(MOMENT)
+}
+
+/// Reads back one account. A marker that is acknowledged and cannot be read by `until` is lost itself; then the rest is read as
+/// it is.
 ///
 /// # Errors
 /// As [`all`].
-pub async fn device(
-    place: &Place,
-    account: &Account,
-    rivals: &[Source],
-    patience: Duration,
-) -> Result<Verdict> {
-    let position = patiently(patience, async || publish_marker(place, account).await).await?;
+pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: Instant) -> Result<Verdict> {
+    let (mut position, mut unhealed) = (Vec::new(), None);
+    match patiently(left(until), async || publish_marker(place, account).await).await {
+        Ok(marker) => position.push(marker),
+        Err(error) => {
+            unhealed = Some(format!("device {}: nothing is accepted any more: {error}", account.device()))
+        }
+    }
+    let waited = patiently(left(until), async || latest(place, account, &position).await).await;
+    let never =
+        waited.err().map(|error| format!("device {}: its marker cannot be read: {error}", account.device()));
+    if never.is_some() {
+        position.clear();
+    }
     let mut check = Check::new(account, rivals);
     let mut cursor = String::new();
-    patiently(patience, async || read(place, account, &position, &mut cursor, &mut check).await).await?;
+    let reading = async || read(place, account, &position, &mut cursor, &mut check).await;
+    patiently(left(until), reading).await?;
     let (mut verdict, newest) = check.finish();
-    let count = patiently(patience, async || count(place, account, &position).await).await?;
+    if let Some(unhealed) = unhealed {
+        verdict.unhealed += 1;
+        verdict.example(unhealed);
+    }
+    if let Some(never) = never {
+        verdict.lost += 1;
+        verdict.example(never);
+    }
+    let count = patiently(left(until), async || count(place, account, &position).await).await?;
     let distinct = verdict.found;
     if count != distinct {
         verdict.lost += distinct.saturating_sub(count);
@@ -84,7 +110,7 @@ pub async fn device(
             account.device()
         ));
     }
-    let latest = patiently(patience, async || latest(place, account, &position).await).await?;
+    let latest = patiently(left(until), async || latest(place, account, &position).await).await?;
     if latest != newest {
         verdict.corrupt += 1;
         verdict.example(format!(
@@ -115,7 +141,7 @@ fn filter(account: &Account) -> DeviceFilter {
 async fn read(
     place: &Place,
     account: &Account,
-    position: &str,
+    position: &[String],
     cursor: &mut String,
     check: &mut Check<'_>,
 ) -> Result<()> {
@@ -123,7 +149,7 @@ async fn read(
         parent: name::tenant(&place.tenant),
         filter: Some(filter(account)),
         resume_cursor: cursor.clone(),
-        min_positions: vec![position.to_owned()],
+        min_positions: position.to_vec(),
         ..Default::default()
     };
     let mut answers = place.connection.telemetry().query(request).await.map_err(from_status)?.into_inner();
@@ -144,7 +170,7 @@ fn open(point: Point) -> Result<(Timestamp, String, Value)> {
 }
 
 /// How many readings the aggregate counts.
-async fn count(place: &Place, account: &Account, position: &str) -> Result<u64> {
+async fn count(place: &Place, account: &Account, position: &[String]) -> Result<u64> {
     let source = account.source();
     let end = source.ts(account.epoch(), u32::try_from(account.entries().len()).unwrap_or(u32::MAX));
     let request = AggregateRequest {
@@ -154,7 +180,7 @@ async fn count(place: &Place, account: &Account, position: &str) -> Result<u64> 
         start_time: Some(convert::from_timestamp(account.epoch())),
         end_time: Some(convert::from_timestamp(end.saturating_add(Duration::from_secs(1)))),
         functions: vec![Function::Count.into()],
-        min_positions: vec![position.to_owned()],
+        min_positions: position.to_vec(),
         ..Default::default()
     };
     let mut answers =
@@ -173,11 +199,11 @@ async fn count(place: &Place, account: &Account, position: &str) -> Result<u64> 
 }
 
 /// The newest event time by `Latest`.
-async fn latest(place: &Place, account: &Account, position: &str) -> Result<Option<Timestamp>> {
+async fn latest(place: &Place, account: &Account, position: &[String]) -> Result<Option<Timestamp>> {
     let request = LatestRequest {
         parent: name::tenant(&place.tenant),
         filter: Some(filter(account)),
-        min_positions: vec![position.to_owned()],
+        min_positions: position.to_vec(),
         ..Default::default()
     };
     let answer = place.connection.telemetry().latest(request).await.map_err(from_status)?.into_inner();

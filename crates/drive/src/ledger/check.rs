@@ -22,6 +22,8 @@ pub struct Verdict {
     pub corrupt: u64,
     /// Another tenant's.
     pub leaked: u64,
+    /// Devices that could not publish any more, or be read, after everything was healed.
+    pub unhealed: u64,
     /// The first findings, in words.
     pub examples: Vec<String>,
 }
@@ -29,7 +31,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.phantom + self.corrupt + self.leaked == 0
+        self.lost + self.duplicated + self.phantom + self.corrupt + self.leaked + self.unhealed == 0
     }
 
     /// Adds another device's verdict.
@@ -40,6 +42,7 @@ impl Verdict {
         self.phantom += other.phantom;
         self.corrupt += other.corrupt;
         self.leaked += other.leaked;
+        self.unhealed += other.unhealed;
         let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.into_iter().take(room));
     }
