@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use weir_core::{Clock as _, Error, Result, SystemClock, Timestamp, Value, name};
 use weir_drive::{
@@ -98,10 +101,14 @@ impl Alarms {
     pub async fn finish(self) -> Result<Outcome> {
         self.stop.cancel();
         let mut outcome = Outcome::default();
+        let mut waves = Vec::new();
         for wave in self.waves {
-            let wave = wave.await.map_err(|source| Error::internal("a wave panicked").with_source(source))?;
+            waves.push(wave.await.map_err(|source| Error::internal("a wave panicked").with_source(source))?);
+        }
+        let until = Instant::now() + LAG; // for all of them together
+        for wave in &waves {
             for (rule, hold) in RULES {
-                compare(&self.place, &wave, rule, hold, &mut outcome).await?;
+                compare(&self.place, wave, (rule, hold), until, &mut outcome).await?;
             }
         }
         Ok(outcome)
@@ -283,8 +290,8 @@ const LAG: Duration = Duration::from_secs(60);
 async fn compare(
     place: &Place,
     wave: &Wave,
-    rule: &str,
-    hold: Duration,
+    (rule, hold): (&str, Duration),
+    until: Instant,
     outcome: &mut Outcome,
 ) -> Result<()> {
     if let Some(error) = &wave.error {
@@ -298,12 +305,11 @@ async fn compare(
         return Ok(());
     }
     let (expected, begin) = (wave.expected(hold), wave.ts(wave.from));
-    let until = tokio::time::Instant::now() + LAG;
     let mut found;
     loop {
         found = list(place, &wave.device, rule).await?;
         found.retain(|(raised, _)| *raised >= begin);
-        if found == expected || tokio::time::Instant::now() > until {
+        if found == expected || Instant::now() > until {
             break;
         }
         sleep(Duration::from_millis(200)).await;
