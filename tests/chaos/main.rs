@@ -33,6 +33,7 @@ async fn run(engines: Engines, scenario: &str, seconds: u64, control: Option<&st
         env: Vec::new(),
         nats_default_sync: false,
         patience: PATIENCE,
+        readings_only: false,
     };
     if let Some(control) = control {
         let Some(sabotaged) = std::env::var_os("WEIR_SABOTAGED_BIN") else {

@@ -129,6 +129,7 @@ async fn chaos(args: Args) -> Result<bool> {
         env: Vec::new(),
         nats_default_sync: false,
         patience: PATIENCE,
+        readings_only: false,
     };
     if let Some(control) = control {
         let sabotaged = args.sabotaged.ok_or_else(|| {

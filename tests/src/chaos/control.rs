@@ -79,6 +79,7 @@ impl Control {
         options.binary = sabotaged.to_owned();
         options.nats_default_sync = self.nats_default_sync;
         options.patience = SHORT;
+        options.readings_only = true; // lost readings are what must be noticed
     }
 
     /// Whether a run noticed it: something acknowledged is missing.

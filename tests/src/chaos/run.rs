@@ -43,6 +43,8 @@ pub struct Options {
     pub nats_default_sync: bool,
     /// How long after everything is healed what was acknowledged may take to be readable.
     pub patience: Duration,
+    /// Neither rules nor commands beside the load.
+    pub readings_only: bool,
 }
 
 impl Options {
@@ -127,7 +129,9 @@ async fn play(
     length: Duration,
     row: &mut Row,
 ) -> Result<()> {
-    let workload = Workload::start(cluster, &(scenario.plan)(), seed).await?;
+    let mut plan = (scenario.plan)();
+    plan.rules_and_commands &= !options.readings_only;
+    let workload = Workload::start(cluster, &plan, seed).await?;
     let begin = Instant::now();
     let mut random = Random::new(seed);
     tokio::time::sleep(WARM_UP.min(length)).await;

@@ -81,7 +81,10 @@ pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: 
             unhealed = Some(format!("device {}: nothing is accepted any more: {error}", account.device()))
         }
     }
-    let waited = patiently(left(until), async || latest(place, account, &position).await).await;
+    // One call may wait for long by itself.
+    let waiting = patiently(left(until), async || latest(place, account, &position).await);
+    let late = |_| Err(Error::unavailable("it is not readable in time"));
+    let waited = tokio::time::timeout(left(until), waiting).await.unwrap_or_else(late);
     let never =
         waited.err().map(|error| format!("device {}: its marker cannot be read: {error}", account.device()));
     if never.is_some() {
