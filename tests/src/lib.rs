@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a harness reports by panicking, as its tests do
 
+pub mod chaos;
+pub mod cluster;
+pub mod disk;
+pub mod process;
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader},

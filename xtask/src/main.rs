@@ -25,6 +25,13 @@ enum Command {
     },
     /// Everything that must hold before a change lands: format, clippy, arrows, contracts, documents, tests
     Ci,
+    /// Inject faults into real processes under load, by a seed, and show that nothing acknowledged is lost
+    #[command(disable_help_flag = true)]
+    Chaos {
+        /// Given to the harness; `cargo xtask chaos --help` tells what it takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Check which crate may use which (the table is in `xtask/src/check_deps.rs`)
     CheckDeps,
     /// Write docs/configuration.md from the configuration's types
@@ -52,6 +59,7 @@ enum Perf {
 fn main() -> ExitCode {
     let done = match Xtask::parse().command {
         Command::Test { rest } => run::test(&rest),
+        Command::Chaos { rest } => run::chaos(&rest),
         Command::Ci => ci(),
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),

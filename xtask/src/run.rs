@@ -10,12 +10,30 @@ use std::{
 /// The version of buf that lints the contracts.
 const BUF: &str = "@bufbuild/buf@1";
 
-/// Every test. The binary is built first, for the system tests; `release` so that they see what users run.
+/// Every test. The binaries are built first, for the system tests; `release` so that they see what users run.
 pub(crate) fn test(rest: &[String]) -> Result<(), String> {
-    cargo(&["build", "--locked", "--release", "--package", "weir"])?;
+    let (weir, sabotaged) = binaries()?;
     let mut command = Command::new(cargo_path());
-    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(rest).env("WEIR_BIN", binary()?);
-    finish(&mut command)
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(rest);
+    finish(command.env("WEIR_BIN", weir).env("WEIR_SABOTAGED_BIN", sabotaged))
+}
+
+/// The fault harness, on the release binary.
+pub(crate) fn chaos(rest: &[String]) -> Result<(), String> {
+    let (weir, sabotaged) = binaries()?;
+    cargo(&["build", "--locked", "--release", "--package", "weir-tests", "--bins"])?;
+    let harness = weir.with_file_name("chaos");
+    finish(Command::new(harness).args(rest).env("WEIR_BIN", weir).env("WEIR_SABOTAGED_BIN", sabotaged))
+}
+
+/// The release binary, and the one that breaks promises on purpose, which must turn the fault harness red.
+fn binaries() -> Result<(PathBuf, PathBuf), String> {
+    let weir = binary()?;
+    let sabotaged = weir.with_file_name("weir-sabotaged");
+    cargo(&["build", "--locked", "--release", "--package", "weir", "--features", "sabotage"])?;
+    std::fs::copy(&weir, &sabotaged).map_err(|error| format!("{}: {error}", sabotaged.display()))?;
+    cargo(&["build", "--locked", "--release", "--package", "weir"])?;
+    Ok((weir, sabotaged))
 }
 
 /// Lints `proto/` with buf.

@@ -216,6 +216,11 @@ impl Caller {
         }
     }
 
+    /// Whether the command line names a tenant.
+    pub fn names_tenant(&self) -> bool {
+        self.tenant.is_some()
+    }
+
     /// `tenants/{tenant}`.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod output;
 mod page;
 mod poison_frame;
 mod profile;
+mod prove;
 mod rule;
 mod rule_args;
 mod rule_view;
@@ -139,6 +140,8 @@ pub enum Command {
     /// Measure this Weir
     #[command(subcommand, after_help = "Example:\n  weir bench ingest --connections 100 --readings 500000")]
     Bench(drive::Bench),
+    /// Show that this Weir loses nothing: load over every edge, and everything read back and compared
+    Prove(prove::Prove),
 }
 
 /// Runs one client command.
@@ -166,6 +169,7 @@ pub async fn run(command: Command, global: &Global) -> Result<()> {
         Command::Replay(args) => drive::replay(*args, &caller).await,
         Command::Simulate(args) => drive::simulate(args, &caller).await,
         Command::Bench(command) => drive::bench(command, &caller).await,
+        Command::Prove(args) => prove::run(args, &caller).await,
     }
 }
 

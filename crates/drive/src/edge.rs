@@ -35,6 +35,11 @@ pub enum Via {
     Grpc,
 }
 
+impl Via {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Mqtt, Self::Http, Self::Grpc];
+}
+
 /// A Weir, and a tenant in it.
 #[derive(Clone)]
 pub struct Place {

@@ -68,15 +68,38 @@ impl Lane {
 /// # Errors
 /// What cannot succeed by trying again, or the last failure when patience is over.
 pub async fn patiently<T>(patience: Duration, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let (mut backoff, since) = (BACKOFF_FIRST, Instant::now());
+    let mut patience = Patience::new(patience);
     loop {
         match attempt().await {
-            Err(error) if error.kind().retryable() && since.elapsed() < patience => {
-                tokio::time::sleep(error.retry_after().unwrap_or(backoff)).await;
-                backoff = (backoff * 2).min(BACKOFF_MAX);
-            }
+            Err(error) => patience.again(error).await?,
             done => return done,
         }
+    }
+}
+
+/// Counts the waits between attempts; what [`patiently`] is made of, for tasks that are spawned.
+pub struct Patience {
+    until: Instant,
+    backoff: Duration,
+}
+
+impl Patience {
+    /// Lasts so long from now on.
+    pub fn new(length: Duration) -> Self {
+        Self { until: Instant::now() + length, backoff: BACKOFF_FIRST }
+    }
+
+    /// Waits before the next attempt after this failure.
+    ///
+    /// # Errors
+    /// The failure itself, where another attempt cannot help or patience is over.
+    pub async fn again(&mut self, error: Error) -> Result<()> {
+        if !error.kind().retryable() || Instant::now() > self.until {
+            return Err(error);
+        }
+        tokio::time::sleep(error.retry_after().unwrap_or(self.backoff)).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        Ok(())
     }
 }
 

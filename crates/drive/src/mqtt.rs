@@ -120,9 +120,21 @@ impl Client {
 
     /// Ends the connection after what is under way was written.
     pub async fn close(self) {
+        drop(self.leave().await);
+    }
+
+    /// The same, and gives what came down meanwhile: the server has been told that it was received.
+    pub async fn leave(mut self) -> Vec<Incoming> {
         drop(self.requests);
-        drop(self.incoming);
-        drop(tokio::time::timeout(CONNECT_TIMEOUT, self.task).await);
+        let mut rest = Vec::new();
+        let ended = async {
+            while let Some(incoming) = self.incoming.recv().await {
+                rest.push(incoming);
+            }
+        };
+        drop(tokio::time::timeout(CONNECT_TIMEOUT, ended).await);
+        self.task.abort(); // it has ended, or the server does not answer
+        rest
     }
 }
 
@@ -210,16 +222,15 @@ impl Link {
                 return;
             }
         }
-        self.finish().await;
+        self.finish(&incoming).await;
     }
 
-    /// The application has gone: waits for what is under way, then says good-bye.
-    async fn finish(&mut self) {
-        let (sender, _gone) = mpsc::channel(1);
+    /// The application publishes no more: waits for what is under way, then says good-bye.
+    async fn finish(&mut self, incoming: &mpsc::Sender<Incoming>) {
         while !self.waiting.is_empty() {
             let Ok(packets) = self.receive().await else { return };
             for packet in packets {
-                let _gone = self.packet(packet, &sender).await; // nobody listens for commands any more
+                let _gone = self.packet(packet, incoming).await; // it may not listen any more
             }
         }
         if let Ok(packet) = v5_0::Disconnect::builder().build() {

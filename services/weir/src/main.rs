@@ -11,6 +11,8 @@ mod migrate;
 mod node;
 mod peers;
 mod pepper;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod serve;
 mod signals;
 mod targets;

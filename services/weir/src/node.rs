@@ -58,6 +58,8 @@ impl Node {
         let listeners = Listeners::bind(&config.listen, has_edge, tls.is_some()).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
+        #[cfg(feature = "sabotage")]
+        let engines = crate::sabotage::apply(engines).await?;
         let detail = engines.detail.clone();
         let mut running = Running::start(config.clone(), engines, peppers, targets).await?;
         let admin = Admin::new(running.services(), running.metrics.clone(), detail);

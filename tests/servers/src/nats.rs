@@ -155,6 +155,25 @@ impl Bus {
         self.nodes.iter().position(|node| node.name == name)
     }
 
+    /// The node that leads a stream whose name holds `stream`, as it tells itself; none while nobody leads it.
+    pub fn leader_of(&self, stream: &str) -> Option<usize> {
+        let leads = |node: &Node| {
+            let answer = http_get(node.monitor, "/jsz?streams=true").ok()?;
+            let answer: serde_json::Value = serde_json::from_str(answer.get(answer.find('{')?..)?).ok()?;
+            let accounts = answer.get("account_details")?.as_array()?.clone();
+            let streams =
+                accounts.iter().filter_map(|account| account.get("stream_detail")?.as_array()).flatten();
+            let mut named = streams.filter(|detail| {
+                detail["name"].as_str().is_some_and(|name| name.to_lowercase().contains(stream))
+            });
+            // A server that is alone leads everything.
+            named
+                .next()
+                .map(|detail| detail["cluster"]["leader"].as_str().is_none_or(|leader| leader == node.name))
+        };
+        self.nodes.iter().position(|node| node.running.lock().unwrap().is_some() && leads(node) == Some(true))
+    }
+
     /// Kills node `n` as `kill -9` does, and waits for its end.
     pub fn kill(&self, n: usize) {
         self.end(n, Signal::KILL);

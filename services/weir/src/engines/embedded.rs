@@ -80,6 +80,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         .map_err(|source| Error::internal("opening the engines panicked").with_source(source))?
 }
 
+/// Writes the marker so that a power cut finds all of it or none: an empty one would refuse every later start.
+fn write_durably(dir: &Path, marker: &Path) -> std::io::Result<()> {
+    let new = marker.with_extension("new");
+    let mut file = std::fs::File::create(&new)?;
+    std::io::Write::write_all(&mut file, VERSION.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, marker)?;
+    std::fs::File::open(dir)?.sync_all()?;
+    // The directory's own name is in the one above it.
+    let above = std::fs::canonicalize(dir)?.parent().map_or_else(|| dir.to_owned(), Path::to_owned);
+    std::fs::File::open(above)?.sync_all()
+}
+
 /// Makes the data directory, or checks that it is one of this release.
 ///
 /// # Errors
@@ -105,14 +118,16 @@ pub(crate) fn prepare(dir: &Path) -> Result<()> {
             refused("DATA_DIR_VERSION", message)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if std::fs::read_dir(dir).map_err(|source| failed("read", source))?.next().is_some() {
+            let unfinished = marker.with_extension("new"); // of a first start that a power cut ended
+            let mut entries = std::fs::read_dir(dir).map_err(|source| failed("read", source))?;
+            if entries.any(|entry| !entry.is_ok_and(|entry| entry.path() == unfinished)) {
                 let message = format!(
                     "{} is not empty and no data directory of Weir; give another --data-dir",
                     dir.display()
                 );
                 return refused("DATA_DIR_FOREIGN", message);
             }
-            std::fs::write(&marker, VERSION).map_err(|source| failed("write to", source))
+            write_durably(dir, &marker).map_err(|source| failed("write to", source))
         }
         Err(source) => Err(failed("read", source)),
     }

@@ -1,0 +1,150 @@
+//! Runs scenarios until the time is up, each on a cluster of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use weir_core::{Error, Result};
+use weir_drive::random::{Random, mix};
+
+use super::{
+    faults::{Injected, inject},
+    report::Row,
+    scenario::{Engines, SCENARIOS, Scenario},
+    workload::Workload,
+};
+use crate::{
+    cluster::{Cluster, Shape},
+    disk::Disk,
+};
+
+/// Under load before the first fault: something must be there to be lost.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long in all, reading back not counted.
+    pub length: Duration,
+    /// One seed gives one schedule.
+    pub seed: u64,
+    /// Only these scenarios; all that suit the engines if empty.
+    pub scenarios: Vec<String>,
+    /// Which engines.
+    pub engines: Engines,
+    /// The binary under test.
+    pub binary: PathBuf,
+    /// Where every cluster's data and logs go, each in a directory of its own.
+    pub dir: PathBuf,
+    /// Additional environment of every process of Weir.
+    pub env: Vec<(String, String)>,
+    /// NATS syncs when it likes (its default), not before each answer.
+    pub nats_default_sync: bool,
+    /// How long after everything is healed what was acknowledged may take to be readable.
+    pub patience: Duration,
+    /// Neither rules nor commands beside the load.
+    pub readings_only: bool,
+}
+
+impl Options {
+    /// The scenarios that these options ask for.
+    ///
+    /// # Errors
+    /// `SCENARIO_UNKNOWN` that names those there are.
+    pub fn chosen(&self) -> Result<Vec<&'static Scenario>> {
+        let suits = |scenario: &&Scenario| scenario.on.contains(&self.engines);
+        if self.scenarios.is_empty() {
+            return Ok(SCENARIOS.iter().filter(suits).filter(|scenario| scenario.name != "calm").collect());
+        }
+        let find = |name: &String| {
+            let known =
+                || SCENARIOS.iter().filter(suits).map(|known| known.name).collect::<Vec<_>>().join(", ");
+            SCENARIOS.iter().filter(suits).find(|scenario| scenario.name == name).ok_or_else(|| {
+                let message = format!("there is no scenario {name} on these engines; there are {}", known());
+                Error::invalid("scenario", "SCENARIO_UNKNOWN", message)
+            })
+        };
+        self.scenarios.iter().map(find).collect()
+    }
+}
+
+/// What became of one scenario.
+#[derive(Debug, Clone)]
+pub enum Ran {
+    /// It ran; what it found.
+    Row(Box<Row>),
+    /// It cannot run here, and why.
+    Skipped(&'static str, String),
+}
+
+/// Runs one scenario for `length` on a new cluster. A failure to carry it through is in its row.
+pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, length: Duration) -> Ran {
+    if scenario.needs.disks
+        && let Err(why) = Disk::possible()
+    {
+        return Ran::Skipped(scenario.name, why);
+    }
+    let dir = options.dir.join(format!("{number:03}-{}", scenario.name));
+    let mut row = Row { scenario: scenario.name.to_owned(), length, ..Row::default() };
+    match start(options, scenario, &dir).await {
+        Err(error) => row.failure = Some(format!("{error}; see {}", dir.display())),
+        Ok(mut cluster) => {
+            let seed = mix(options.seed ^ mix(number));
+            if let Err(error) = play(options, &mut cluster, scenario, seed, length, &mut row).await {
+                row.failure = Some(format!("{error}; see {}\n{}", dir.display(), cluster.tails(5)));
+            }
+        }
+    }
+    Ran::Row(Box::new(row))
+}
+
+async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Cluster> {
+    let failed =
+        |source: std::io::Error| Error::unavailable(format!("cannot make {}: {source}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let mut env = options.env.clone();
+    env.extend(scenario.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    match options.engines {
+        Engines::Embedded => Cluster::embedded(dir, &options.binary, scenario.needs.disks, &env).await,
+        Engines::NatsCql => {
+            let needs = scenario.needs;
+            let shape = Shape {
+                nats: needs.nats,
+                cql: needs.cql,
+                replicas: needs.replicas,
+                disks: needs.disks,
+                sync_always: !options.nats_default_sync,
+            };
+            Cluster::shared(dir, &options.binary, &shape, &env).await
+        }
+    }
+}
+
+async fn play(
+    options: &Options,
+    cluster: &mut Cluster,
+    scenario: &Scenario,
+    seed: u64,
+    length: Duration,
+    row: &mut Row,
+) -> Result<()> {
+    let mut plan = (scenario.plan)();
+    plan.rules_and_commands &= !options.readings_only;
+    let workload = Workload::start(cluster, &plan, seed).await?;
+    let begin = Instant::now();
+    let mut random = Random::new(seed);
+    tokio::time::sleep(WARM_UP.min(length)).await;
+    let mut injected = Injected::default();
+    let mut number = 0;
+    while begin.elapsed() < length {
+        let step = (scenario.step)(number, &mut random);
+        inject(cluster, &step, &mut random, &mut injected).await?;
+        number += 1;
+    }
+    cluster.start_all().await?;
+    row.length = begin.elapsed();
+    row.injected = injected;
+    row.outcome = workload.finish(options.patience).await?;
+    Ok(())
+}
