@@ -22,16 +22,14 @@ const TOKEN_TTL: Duration = Duration::from_secs(86_400);
 
 /// `weir prove`
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Devices of its own send by a schedule over every edge, correct some readings and send others late; then
-everything is read back and compared with what was acknowledged. Kill what you like meanwhile: nothing
-acknowledged may be lost. Ctrl-C ends early and shows what is known so far.
-
-Examples:
+#[command(after_help = "Examples:
   weir prove --minutes 5
   weir prove --minutes 1 --via mqtt --devices 50 --rate 20
-  weir prove --tenant acme --keep"
-)]
+  weir prove --tenant acme --keep
+
+Devices of its own send by a schedule over every edge, correct some readings and send others late; then everything is read
+back and compared with what was acknowledged. Kill what you like meanwhile: nothing acknowledged may be lost. Ctrl-C ends
+early and shows what is known so far.")]
 pub struct Prove {
     /// How long to send
     #[arg(long, default_value_t = 5.0, value_name = "NUMBER")]
@@ -81,7 +79,13 @@ pub(crate) async fn run(args: Prove, caller: &Caller) -> Result<()> {
     let canary = canary(caller, mqtt, http).await?;
     let options =
         Options { via, devices: args.devices, rate: args.rate, batch: args.batch, settle: args.retry_for };
-    let proof = Proof::start(&canary.place, &options).await?;
+    let proof = match Proof::start(&canary.place, &options).await {
+        Ok(proof) => proof,
+        Err(error) => {
+            revoke(caller, &canary).await;
+            return Err(error);
+        }
+    };
     let ledger = proof.ledger();
     let report = watch(proof, &ledger, Duration::from_secs_f64(args.minutes * 60.0)).await;
     if !args.keep {

@@ -32,6 +32,8 @@ use crate::{
     random::mix,
 };
 
+/// An admin listener answers at once; one that hangs must not hold the verdict.
+const READYZ_MAX: Duration = Duration::from_secs(5);
 /// From one probe to the next: 300 a minute are enough for a 99th percentile.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// Devices that are made and deleted at the same time.
@@ -197,7 +199,8 @@ pub async fn clean_up(place: &Place, ledger: &Ledger) {
 
 /// What an acknowledgement survives, by the server's own word: what `/readyz` tells beside readiness.
 pub async fn durability(admin: &str) -> Option<Vec<String>> {
-    let answer = reqwest::get(format!("http://{admin}/readyz")).await.ok()?.text().await.ok()?;
+    let ask = async { reqwest::get(format!("http://{admin}/readyz")).await?.text().await };
+    let answer = tokio::time::timeout(READYZ_MAX, ask).await.ok()?.ok()?;
     Some(answer.lines().filter(|line| line.contains("durability")).map(str::to_owned).collect())
 }
 

@@ -1,10 +1,51 @@
 //! What the program itself does before anybody holds a token: `weir init` and `weir dev`.
 
-use weir_core::{ErrorKind, Result, TenantId, principal::Scope};
+use weir_core::{
+    Error, ErrorKind, Result, TenantId, json,
+    port::{Expect, Op, Table, Write},
+    principal::Scope,
+};
 
-use crate::{Service, store::TOKENS, tenants::TenantSpec, tokens::NewToken};
+use crate::{
+    Service,
+    secret::Hash,
+    store::{HOLDER, TOKENS, Versioned},
+    tenants::TenantSpec,
+    tokens::NewToken,
+};
+
+/// The hash of [`MARKED`], in one record: by it a registry with other peppers than those of the store's tokens is noticed.
+const PEPPER: Table = Table("registry_pepper");
+const MARKED: &str = "pepper of this store";
 
 impl Service {
+    /// Checks that the peppers are those under which the store's tokens are hashed; the first registry of a store leaves its
+    /// mark.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` (`PEPPER_OTHER`) where they are not: every token would be refused, and those made here would be
+    /// refused by others. `Unavailable` of the store.
+    pub(crate) async fn check_peppers(&self) -> Result<()> {
+        let known: Option<Versioned<Hash>> = self.store.get(PEPPER, HOLDER, HOLDER).await?;
+        let expect = match &known {
+            Some(known) if !self.peppers.verify(MARKED, Some(&known.value)) => {
+                let message = "the store's tokens are hashed under another pepper than those of auth.pepper_file; copy that \
+                               file from where this Weir was initialised";
+                return Err(Error::new(ErrorKind::FailedPrecondition, "PEPPER_OTHER", message)
+                    .with_field("auth.pepper_file"));
+            }
+            Some(known) if !self.peppers.is_old(&known.value) => return Ok(()),
+            Some(known) => Expect::Version(known.version),
+            None => Expect::Absent,
+        };
+        let op = Op::Put(json::to_bytes(&self.peppers.hash(MARKED))?);
+        match self.store.commit(PEPPER, HOLDER, vec![Write { key: HOLDER.into(), expect, op }]).await {
+            // Another registry left its mark at this moment, which the next start checks.
+            Err(error) if error.kind() == ErrorKind::Aborted => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
     /// Makes a tenant of that id, unless there is one.
     ///
     /// # Errors

@@ -51,7 +51,8 @@ impl Service {
     /// Starts the registry over its store.
     ///
     /// # Errors
-    /// `InvalidArgument` for a configuration out of bounds; `Unavailable` of the store.
+    /// `InvalidArgument` for a configuration out of bounds; `FailedPrecondition` (`PEPPER_OTHER`) for other peppers than the
+    /// store's; `Unavailable` of the store.
     pub async fn start(
         config: Config,
         records: Arc<dyn Records>,
@@ -76,6 +77,7 @@ impl Service {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        service.check_peppers().await?;
         service.tasks.spawn(Arc::clone(&service).listen(heard));
         Ok(service)
     }

@@ -248,6 +248,7 @@ impl Peers {
 
 /// A name other than `localhost` is taken for one off loopback: what it resolves to may change.
 fn is_plaintext_off_loopback(address: &str) -> bool {
+    let address = address.to_ascii_lowercase();
     let Some(authority) = address.strip_prefix("http://") else { return false };
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -375,7 +376,12 @@ mod tests {
         for near in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://storage:8081"] {
             assert!(peers(near).check().is_ok(), "{near}");
         }
-        for far in ["http://storage:8081", "http://10.1.2.3:8081", "http://localhost.example.com:1"] {
+        for far in [
+            "http://storage:8081",
+            "HTTP://storage:8081",
+            "http://10.1.2.3:8081",
+            "http://localhost.example.com:1",
+        ] {
             assert_eq!(peers(far).check().unwrap_err().field(), Some("peers.storage"), "{far}");
             assert!(Peers { insecure: true, ..peers(far) }.check().is_ok());
         }

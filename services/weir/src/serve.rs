@@ -1,6 +1,6 @@
 //! `weir serve`
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use weir_core::{Error, ErrorKind, Result};
 use weir_registry::Peppers;
@@ -86,7 +86,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     }
     node.accept();
     let at = node.addresses;
-    tracing::info!(targets = args.target, %at, "ready");
+    let shown = |at: Option<SocketAddr>| at.map(tracing::field::display);
+    tracing::info!(targets = args.target, mqtt = shown(at.mqtt), http = shown(at.http), grpc = %at.grpc, admin = %at.admin, "ready");
     stop.await?;
     tracing::info!("draining");
     node.stop().await;
