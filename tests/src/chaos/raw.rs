@@ -72,11 +72,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Makes the stream and begins.
+    /// Makes the stream and begins; moments are counted from `begin` on.
     ///
     /// # Errors
     /// Where the bus does not answer.
-    pub async fn start(cluster: &Cluster) -> Result<Self> {
+    pub async fn start(cluster: &Cluster, begin: Instant) -> Result<Self> {
         let bus = cluster.bus()?;
         let config = stream::Config {
             name: STREAM.to_owned(),
@@ -89,7 +89,7 @@ impl Publisher {
         context.create_stream(config).await.map_err(|source| {
             Error::unavailable(format!("cannot make stream {STREAM}: {source}")).with_source(source)
         })?;
-        let watch = Watch { begin: Instant::now(), last: None, longest: Gap::default() };
+        let watch = Watch { begin, last: None, longest: Gap::default() };
         let (watch, stop) = (Arc::new(Mutex::new(watch)), CancellationToken::new());
         let mut tasks = Vec::new();
         for number in 0..SUBJECTS {
@@ -99,11 +99,10 @@ impl Publisher {
         Ok(Self { context, stop, tasks, watch })
     }
 
-    /// Moves the stream's leader to a server, which must be one of its replicas; where that does not come true the yardstick
-    /// is merely shorter.
+    /// Moves the stream's leader to a server.
     ///
     /// # Errors
-    /// Where the leader cannot be asked to step down at all.
+    /// Where it does not move there in time: then the two could not be compared.
     pub async fn follow(&self, cluster: &Cluster, member: &str) -> Result<()> {
         let bus = cluster.bus()?;
         let server = member.replace("nats-", "n");

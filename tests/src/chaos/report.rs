@@ -115,7 +115,7 @@ impl Row {
         line(format!("{} readings read back", outcome.verdict.found));
         if outcome.verdict.unhealed > 0 {
             let unhealed = outcome.verdict.unhealed;
-            line(format!("{unhealed} devices could not publish any more after everything was healed"));
+            line(format!("{unhealed} devices could not publish, or be read, after everything was healed"));
         }
         for (via, gap) in Via::ALL.iter().zip(outcome.gaps) {
             if let Some(gap) = gap {

@@ -145,13 +145,14 @@ async fn play(
     let mut plan = (scenario.plan)();
     plan.rules &= !options.readings_only;
     plan.commands &= !options.readings_only;
+    let setting_up = Instant::now(); // from here on the load counts its gaps
     let workload = Workload::start(cluster, &plan, seed).await?;
     let begin = Instant::now();
     let mut random = Random::new(seed);
     tokio::time::sleep(WARM_UP.min(length)).await;
     let mut injector = Injector::default();
     if scenario.needs.raw {
-        injector.raw = Some(Publisher::start(cluster).await?);
+        injector.raw = Some(Publisher::start(cluster, setting_up).await?);
     }
     let mut number = 0;
     while begin.elapsed() < length {
