@@ -1,7 +1,10 @@
 //! A wall clock of its own for each process of Weir, which jumps while the process runs: Debian's `faketime` (a library that
 //! answers `clock_gettime`), told by a file. Clocks that only go forward are left alone, as a real jump leaves them alone.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use weir_core::{Error, Result};
 
@@ -15,14 +18,21 @@ fn library() -> Option<&'static str> {
     LIBRARIES.into_iter().find(|library| Path::new(library).exists())
 }
 
-/// Why clocks cannot jump here; nothing where they can.
+/// Why clocks cannot jump here; nothing where they can: a program that is told so gives the time of then.
 ///
 /// # Errors
 /// What is missing.
 pub fn possible() -> std::result::Result<(), String> {
-    library()
-        .map(drop)
-        .ok_or_else(|| "a jumping clock needs libfaketime (apt-get install faketime)".to_owned())
+    let library = library().ok_or("a jumping clock needs libfaketime (apt-get install faketime)")?;
+    let date = |command: &mut Command| {
+        let output =
+            command.arg("+%s").output().map_err(|error| format!("a jumping clock needs date: {error}"))?;
+        let seconds = String::from_utf8_lossy(&output.stdout).trim().parse::<i64>();
+        seconds.map_err(|_| format!("date says {:?}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let off = date(Command::new("date").env("LD_PRELOAD", library).env("FAKETIME", "+3600"))?
+        - date(&mut Command::new("date"))?;
+    if off > 3_000 { Ok(()) } else { Err(format!("{library} does not move the clock: it is {off} s off")) }
 }
 
 fn file(dir: &Path, name: &str) -> PathBuf {
