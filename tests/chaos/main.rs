@@ -62,9 +62,10 @@ fn must_be_clean(row: Option<Row>) {
     );
 }
 
-fn must_be_noticed(row: Option<Row>) {
-    let Some(row) = row else { return };
-    assert!(Control::was_noticed(std::slice::from_ref(&row)), "\n{}", row.words());
+async fn must_be_noticed(engines: Engines, scenario: &str, seconds: u64, name: &str) {
+    let Some(row) = run(engines, scenario, seconds, Some(name)).await else { return };
+    let control = Control::find(name).unwrap();
+    assert!(control.was_noticed(std::slice::from_ref(&row)), "\n{}", row.words());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,13 +83,41 @@ async fn nothing_acknowledged_is_lost_when_the_power_of_the_single_process_is_cu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn people_edit_rules_and_clear_alarms_while_the_single_process_is_killed() {
+    let row = run(Engines::Embedded, "rule-edits", 25, None).await;
+    assert!(row.as_ref().is_none_or(|row| row.injected.kills > 2 && row.outcome.edits.changes > 20));
+    must_be_clean(row);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readings_with_times_of_their_own_are_unaffected_by_a_clock_that_jumps() {
+    let Some(row) = run(Engines::Embedded, "clock-jumps", 25, None).await else { return };
+    assert!(row.is_clean(), "\n{}{}", row.words(), table(std::slice::from_ref(&row)));
+    assert!(row.injected.jumps > 0 && row.outcome.counts.acked > 0 && row.outcome.alarms.expected > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_on_the_bus_is_kept_aside_and_costs_nobody_a_reading() {
+    let row = run(Engines::NatsCql, "poison", 25, None).await;
+    assert!(row.as_ref().is_none_or(|row| row.outcome.poison.expected > 5));
+    must_be_clean(row);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_a_nats_server_is_cut_off() {
+    let row = run(Engines::NatsCql, "nats-partition", 25, None).await;
+    assert!(row.as_ref().is_none_or(|row| row.injected.cut_offs > 0));
+    must_be_clean(row);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_before_the_log_has_it_is_noticed() {
-    must_be_noticed(run(Engines::Embedded, "kill-any", 15, Some("acks-early")).await);
+    must_be_noticed(Engines::Embedded, "kill-any", 15, "acks-early").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_before_the_store_has_the_rows_is_noticed() {
-    must_be_noticed(run(Engines::Embedded, "kill-any", 15, Some("progress-early")).await);
+    must_be_noticed(Engines::Embedded, "kill-any", 15, "progress-early").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,5 +128,5 @@ async fn nothing_acknowledged_is_lost_when_any_of_the_separate_services_is_kille
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_that_syncs_after_its_answer_is_noticed_when_its_power_is_cut() {
-    must_be_noticed(run(Engines::NatsCql, "power-cut-nats", 30, Some("nats-default-sync")).await);
+    must_be_noticed(Engines::NatsCql, "power-cut-nats", 30, "nats-default-sync").await;
 }

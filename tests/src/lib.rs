@@ -5,8 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a harness reports by panicking, as its tests do
 
 pub mod chaos;
+pub mod clock;
 pub mod cluster;
 pub mod disk;
+pub mod guard;
+pub mod network;
 pub mod process;
 
 use std::{

@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep};
 use weir_core::{Error, Result};
 
+use crate::guard::Guard;
+
 /// How often a condition is looked at: far below what is waited for, far above what looking costs.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -33,7 +35,7 @@ pub struct Process {
     name: String,
     program: Program,
     log: PathBuf,
-    child: Option<Child>,
+    child: Option<(Child, Guard)>,
 }
 
 impl Process {
@@ -74,22 +76,25 @@ impl Process {
             .process_group(0) // Ctrl-C is the harness's: it ends them in its own order
             .spawn()
             .map_err(failed)?;
-        self.child = Some(child);
+        let guard = Guard::set("kill -9 \"$1\"", &[&child.id().to_string()]).map_err(failed)?;
+        self.child = Some((child, guard));
         Ok(())
     }
 
     /// Whether it runs, or is stopped; a process that has ended by itself does not.
     pub fn is_running(&mut self) -> bool {
-        match &mut self.child {
-            Some(child) => matches!(child.try_wait(), Ok(None)),
-            None => false,
+        let Some((child, _)) = &mut self.child else { return false };
+        let runs = matches!(child.try_wait(), Ok(None));
+        if let Some((_, guard)) = self.child.take_if(|_| !runs) {
+            guard.dismiss(); // the number may be a stranger's by now
         }
+        runs
     }
 
     /// Sends a signal; false where there is nobody to send it to.
     pub fn signal(&self, signal: Signal) -> bool {
         let pid =
-            self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
+            self.child.as_ref().and_then(|(child, _)| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
         pid.is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
     }
 
@@ -105,7 +110,8 @@ impl Process {
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some((mut child, guard)) = self.child.take() {
+            guard.dismiss();
             drop(child.kill()); // it may have ended by itself
             drop(child.wait());
         }
@@ -118,7 +124,8 @@ impl Process {
     pub async fn terminate(&mut self, patience: Duration) -> Result<Duration> {
         let begin = Instant::now();
         self.signal(Signal::TERM);
-        let Some(mut child) = self.child.take() else { return Ok(Duration::ZERO) };
+        let Some((mut child, guard)) = self.child.take() else { return Ok(Duration::ZERO) };
+        guard.dismiss();
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(begin.elapsed()),

@@ -159,3 +159,29 @@ async fn with_signals_that_lose_everything_the_other_sees_a_change_when_its_cach
     let error = fixture.other.authenticate(&issued.secret).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
 }
+
+#[tokio::test]
+async fn a_registry_with_another_pepper_than_the_stores_is_refused_and_one_that_still_knows_it_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = weir_store_embedded::EmbeddedStore::open(dir.path(), Default::default()).unwrap();
+    let start = async |lines: &[&str]| {
+        let peppers = weir_registry::Peppers::parse(&lines.join("\n")).unwrap();
+        let metrics = prometheus::Registry::new();
+        let started = weir_registry::Service::start(
+            weir_registry::Config::default(),
+            Arc::clone(&records) as _,
+            Arc::new(LocalSignals::new()),
+            Arc::new(weir_core::SystemClock),
+            peppers,
+            &metrics,
+        );
+        started.await.map(drop).map_err(|error| error.reason().to_owned())
+    };
+    let (first, second) =
+        (weir_registry::Peppers::generate().unwrap(), weir_registry::Peppers::generate().unwrap());
+    start(&[&first]).await.unwrap();
+    assert_eq!(start(&[&second]).await.unwrap_err(), "PEPPER_OTHER");
+    start(&[&second, &first]).await.unwrap(); // it is the new one's from now on
+    start(&[&second]).await.unwrap();
+    assert_eq!(start(&[&first]).await.unwrap_err(), "PEPPER_OTHER");
+}

@@ -61,6 +61,7 @@ struct Node {
     name: String,
     port: u16,
     monitor: u16,
+    route: u16,
     config: PathBuf,
     running: Mutex<Option<Running>>,
     /// What the guard removes, where the directory is a temporary one.
@@ -117,6 +118,7 @@ impl Bus {
                 name,
                 port: node[0],
                 monitor: node[1],
+                route: node[2],
                 config,
                 running: Mutex::new(None),
                 temporary: temporary.as_ref().map(|dir| dir.path().to_owned()),
@@ -172,6 +174,32 @@ impl Bus {
                 .map(|detail| detail["cluster"]["leader"].as_str().is_none_or(|leader| leader == node.name))
         };
         self.nodes.iter().position(|node| node.running.lock().unwrap().is_some() && leads(node) == Some(true))
+    }
+
+    /// The ports on which node `n` is reached by clients and by other nodes.
+    pub fn ports_of(&self, n: usize) -> [u16; 2] {
+        [self.nodes[n].port, self.nodes[n].route]
+    }
+
+    /// The ports of the other ends of the connections that other nodes than `n` opened to one another: by them these
+    /// connections are told from those of `n`.
+    ///
+    /// # Errors
+    /// Where one of them does not tell its routes.
+    pub fn routes_without(&self, n: usize) -> Result<Vec<u16>, String> {
+        let without = &self.nodes[n].name;
+        let mut ports = vec![];
+        for node in self.nodes.iter().filter(|node| node.name != *without) {
+            let answer = http_get(node.monitor, "/routez").map_err(|error| error.to_string())?;
+            let answer: serde_json::Value =
+                serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+            let routes = answer["routes"].as_array().cloned().unwrap_or_default();
+            let theirs = routes
+                .iter()
+                .filter(|route| route["did_solicit"] == false && route["remote_name"] != without.as_str());
+            ports.extend(theirs.filter_map(|route| u16::try_from(route["port"].as_u64()?).ok()));
+        }
+        Ok(ports)
     }
 
     /// Kills node `n` as `kill -9` does, and waits for its end.

@@ -170,7 +170,7 @@ async fn chaos(args: Args) -> Result<bool> {
     let (good, verdict) = match (control, clean) {
         (None, true) => (true, "clean"),
         (None, false) => (false, "NOT CLEAN"),
-        (Some(_), _) if Control::was_noticed(&rows) => (true, "noticed, as it must be"),
+        (Some(control), _) if control.was_noticed(&rows) => (true, "noticed, as it must be"),
         (Some(_), _) => (false, "NOT NOTICED: a promise was broken and nothing was found missing"),
     };
     say(&format!("{verdict}: seed {}, {} s in all", options.seed, begin.elapsed().as_secs()));

@@ -183,7 +183,6 @@ impl Wave {
         self.send(&mut link, places, false).await
     }
 
-    /// Sends one reading until it is acknowledged.
     async fn send(&mut self, link: &mut Link, places: &[Place], high: bool) -> Result<()> {
         let number = u32::try_from(self.high.len()).unwrap_or(u32::MAX);
         let level = if high { HIGH } else { LOW };
@@ -191,10 +190,7 @@ impl Wave {
             ts: Some(self.epoch.saturating_add(STEP * number)),
             values: vec![("level".to_owned(), Value::Double(level))],
         };
-        let mut patience = Patience::new(PATIENCE);
-        while let Err(error) = link.send(places, &self.device, &reading).await {
-            patience.again(error).await?;
-        }
+        link.deliver(places, &self.device, &reading).await?;
         self.high.push(high);
         Ok(())
     }
@@ -226,12 +222,21 @@ impl Wave {
 
 /// A connection that is opened again, at the next edge, after it failed.
 #[derive(Default)]
-struct Link {
+pub(super) struct Link {
     edge: Option<Edge>,
     turn: usize,
 }
 
 impl Link {
+    /// Sends one reading until it is acknowledged.
+    pub(super) async fn deliver(&mut self, places: &[Place], device: &str, reading: &Reading) -> Result<()> {
+        let mut patience = Patience::new(PATIENCE);
+        while let Err(error) = self.send(places, device, reading).await {
+            patience.again(error).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, places: &[Place], device: &str, reading: &Reading) -> Result<()> {
         let edge = match self.edge.take() {
             Some(edge) => edge,
@@ -249,9 +254,20 @@ impl Link {
     }
 }
 
+async fn spans(place: &Place, device: &str, rule: &str) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    for alarm in list(place, device, rule).await? {
+        let raised = convert::to_timestamp_opt("raise_time", alarm.raise_time.as_ref())?;
+        let cleared = convert::to_timestamp_opt("clear_time", alarm.clear_time.as_ref())?;
+        spans.extend(raised.map(|raised| (raised, cleared)));
+    }
+    spans.sort_unstable();
+    Ok(spans)
+}
+
 /// The alarms of a device and rule.
-async fn list(place: &Place, device: &str, rule: &str) -> Result<Vec<Span>> {
-    let (mut spans, mut page_token) = (Vec::new(), String::new());
+pub(super) async fn list(place: &Place, device: &str, rule: &str) -> Result<Vec<pb::Alarm>> {
+    let (mut alarms, mut page_token) = (Vec::new(), String::new());
     let mut patience = Patience::new(PATIENCE);
     loop {
         let request = pb::ListAlarmsRequest {
@@ -269,14 +285,9 @@ async fn list(place: &Place, device: &str, rule: &str) -> Result<Vec<Span>> {
                 continue;
             }
         };
-        for alarm in answer.alarms {
-            let raised = convert::to_timestamp_opt("raise_time", alarm.raise_time.as_ref())?;
-            let cleared = convert::to_timestamp_opt("clear_time", alarm.clear_time.as_ref())?;
-            spans.extend(raised.map(|raised| (raised, cleared)));
-        }
+        alarms.extend(answer.alarms);
         if answer.next_page_token.is_empty() {
-            spans.sort_unstable();
-            return Ok(spans);
+            return Ok(alarms);
         }
         page_token = answer.next_page_token;
     }
@@ -307,7 +318,7 @@ async fn compare(
     let (expected, begin) = (wave.expected(hold), wave.ts(wave.from));
     let mut found;
     loop {
-        found = list(place, &wave.device, rule).await?;
+        found = spans(place, &wave.device, rule).await?;
         found.retain(|(raised, _)| *raised >= begin);
         if found == expected || Instant::now() > until {
             break;

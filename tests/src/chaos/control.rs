@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use weir_core::{Error, Result};
 
-use super::{report::Row, run::Options, scenario::Engines};
+use super::{faults::Injected, report::Row, run::Options, scenario::Engines};
 
 /// What a broken promise has lost never comes: there is no need to wait for it long.
 const SHORT: Duration = Duration::from_secs(30);
@@ -25,6 +25,8 @@ pub struct Control {
     pub env: &'static [(&'static str, &'static str)],
     /// Whether NATS acknowledges before it syncs.
     pub nats_default_sync: bool,
+    /// Whether the fault that it takes was injected.
+    struck: fn(&Injected) -> bool,
 }
 
 /// Every control.
@@ -36,6 +38,7 @@ pub const CONTROLS: [Control; 3] = [
         on: &[Engines::Embedded, Engines::NatsCql],
         env: &[("WEIR_SABOTAGE", "acks-early")],
         nats_default_sync: false,
+        struck: |done| done.kills > 0,
     },
     Control {
         name: "progress-early",
@@ -44,6 +47,7 @@ pub const CONTROLS: [Control; 3] = [
         on: &[Engines::Embedded, Engines::NatsCql],
         env: &[("WEIR_SABOTAGE", "progress-early")],
         nats_default_sync: false,
+        struck: |done| done.kills > 0,
     },
     Control {
         name: "nats-default-sync",
@@ -52,6 +56,7 @@ pub const CONTROLS: [Control; 3] = [
         on: &[Engines::NatsCql],
         env: &[("WEIR__LOG__DURABILITY", "process")],
         nats_default_sync: true,
+        struck: |done| done.power_cuts > 0,
     },
 ];
 
@@ -82,8 +87,42 @@ impl Control {
         options.readings_only = true; // lost readings are what must be noticed
     }
 
-    /// Whether a run noticed it: something acknowledged is missing.
-    pub fn was_noticed(rows: &[Row]) -> bool {
-        rows.iter().any(|row| row.outcome.verdict.lost > 0)
+    /// Whether a run noticed it, and by what it is: the fault came, everything was started again and read back, and readings
+    /// that were acknowledged are missing (more than the markers of devices that could not be read in time: slowness is no
+    /// loss). Each of these promises loses readings; it invents none and shows none to a stranger, so a run that is red by
+    /// that has found something else.
+    pub fn was_noticed(&self, rows: &[Row]) -> bool {
+        rows.iter().any(|row| {
+            let verdict = &row.outcome.verdict;
+            let other = verdict.phantom + verdict.leaked;
+            let lost = verdict.lost > verdict.unhealed;
+            row.failure.is_none() && (self.struck)(&row.injected) && lost && other == 0
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_drive::ledger::Verdict;
+
+    use super::*;
+
+    fn row(kills: u64, verdict: Verdict) -> Row {
+        let mut row = Row { injected: Injected { kills, ..Injected::default() }, ..Row::default() };
+        row.outcome.verdict = verdict;
+        row
+    }
+
+    #[test]
+    fn only_the_losses_of_a_run_that_was_carried_through_count_as_noticed() {
+        let control = Control::find("acks-early").unwrap();
+        let lost = Verdict { lost: 3, ..Verdict::default() };
+        let noticed = |row: Row| control.was_noticed(&[row]);
+        assert!(noticed(row(2, lost.clone())));
+        assert!(!noticed(row(0, lost.clone())), "nothing was killed");
+        assert!(!noticed(row(2, Verdict { phantom: 1, ..lost.clone() })), "that is another defect");
+        assert!(!noticed(row(2, Verdict { unhealed: 3, ..lost.clone() })), "it is merely slow");
+        assert!(!noticed(row(2, Verdict { corrupt: 3, ..Verdict::default() })), "nothing is lost");
+        assert!(!noticed(Row { failure: Some("it did not start".to_owned()), ..row(2, lost) }));
     }
 }

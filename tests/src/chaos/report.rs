@@ -21,25 +21,44 @@ pub struct Row {
     pub failure: Option<String>,
 }
 
-const HEAD: [&str; 17] = [
-    "scenario",
-    "s",
-    "attempted",
-    "acked",
-    "refused",
-    "unknown",
-    "lost",
-    "duplicated",
-    "phantom",
-    "corrupt",
-    "leaked",
-    "alarms",
-    "wrong alarms",
-    "commands",
-    "wrong commands",
-    "kills",
-    "power cuts",
+/// A column of numbers.
+type Column = (&'static str, fn(&Row) -> u64);
+
+/// What every run has.
+const COLUMNS: [Column; 17] = [
+    ("s", |row| row.length.as_secs()),
+    ("attempted", |row| row.outcome.counts.attempted),
+    ("acked", |row| row.outcome.counts.acked),
+    ("refused", |row| row.outcome.counts.refused),
+    ("unknown", |row| row.outcome.counts.unknown),
+    ("lost", |row| row.outcome.verdict.lost),
+    ("duplicated", |row| row.outcome.verdict.duplicated),
+    ("phantom", |row| row.outcome.verdict.phantom),
+    ("corrupt", |row| row.outcome.verdict.corrupt),
+    ("leaked", |row| row.outcome.verdict.leaked),
+    ("unhealed", |row| row.outcome.verdict.unhealed),
+    ("alarms", |row| row.outcome.alarms.expected),
+    ("wrong alarms", |row| row.outcome.alarms.wrong),
+    ("commands", |row| row.outcome.commands.accepted),
+    ("wrong commands", |row| row.outcome.commands.wrong),
+    ("kills", |row| row.injected.kills),
+    ("power cuts", |row| row.injected.power_cuts),
 ];
+
+/// What some scenarios have: left out where no row has any of it.
+const FURTHER: [Column; 6] = [
+    ("cut off", |row| row.injected.cut_offs),
+    ("clock jumps", |row| row.injected.jumps),
+    ("edits", |row| row.outcome.edits.changes),
+    ("wrong edits", |row| row.outcome.edits.wrong),
+    ("poison", |row| row.outcome.poison.expected),
+    ("wrong poison", |row| row.outcome.poison.wrong),
+];
+
+fn columns(rows: &[Row]) -> Vec<Column> {
+    let further = FURTHER.into_iter().filter(|(_, of)| rows.iter().any(|row| of(row) > 0));
+    COLUMNS.into_iter().chain(further).collect()
+}
 
 impl Row {
     /// Whether nothing is wrong: what must be 0 is 0, and the scenario was carried through.
@@ -49,36 +68,21 @@ impl Row {
             && outcome.verdict.is_clean()
             && outcome.alarms.wrong == 0
             && outcome.commands.wrong == 0
+            && outcome.edits.wrong == 0
+            && outcome.poison.wrong == 0
     }
 
-    fn cells(&self) -> Vec<String> {
-        let (counts, verdict) = (&self.outcome.counts, &self.outcome.verdict);
-        let numbers = [
-            self.length.as_secs(),
-            counts.attempted,
-            counts.acked,
-            counts.refused,
-            counts.unknown,
-            verdict.lost,
-            verdict.duplicated,
-            verdict.phantom,
-            verdict.corrupt,
-            verdict.leaked,
-            self.outcome.alarms.expected,
-            self.outcome.alarms.wrong,
-            self.outcome.commands.accepted,
-            self.outcome.commands.wrong,
-            self.injected.kills,
-            self.injected.power_cuts,
-        ];
-        let gap = self
-            .outcome
-            .gaps
-            .map(|gap| gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.1}", gap.length.as_secs_f64())))
-            .join(" / ");
+    fn cells(&self, columns: &[Column]) -> Vec<String> {
+        let seconds = |gap: Option<Gap>| {
+            gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.1}", gap.length.as_secs_f64()))
+        };
+        let mut gaps = self.outcome.gaps.map(seconds).join(" / ");
+        if self.outcome.raw.is_some() {
+            gaps.push_str(&format!(" ({})", seconds(self.outcome.raw)));
+        }
         let mut cells = vec![self.scenario.clone()];
-        cells.extend(numbers.iter().map(ToString::to_string));
-        cells.push(gap);
+        cells.extend(columns.iter().map(|(_, of)| of(self).to_string()));
+        cells.push(gaps);
         cells
     }
 
@@ -97,14 +101,22 @@ impl Row {
             outcome.late.1.as_secs_f64(),
             outcome.behind
         ));
+        let done = &self.injected;
         line(format!(
-            "faults: {} kill -9, {} SIGSTOP, {} SIGTERM, {} power cuts; {} readings read back",
-            self.injected.kills,
-            self.injected.freezes,
-            self.injected.restarts,
-            self.injected.power_cuts,
-            outcome.verdict.found
+            "faults: {} kill -9, {} SIGSTOP, {} SIGTERM, {} power cuts, {} cut off, {} clock jumps, {} poison frames",
+            done.kills,
+            done.freezes,
+            done.restarts,
+            done.power_cuts,
+            done.cut_offs,
+            done.jumps,
+            outcome.poison.expected
         ));
+        line(format!("{} readings read back", outcome.verdict.found));
+        if outcome.verdict.unhealed > 0 {
+            let unhealed = outcome.verdict.unhealed;
+            line(format!("{unhealed} devices could not publish, or be read, after everything was healed"));
+        }
         for (via, gap) in Via::ALL.iter().zip(outcome.gaps) {
             if let Some(gap) = gap {
                 line(format!(
@@ -114,12 +126,25 @@ impl Row {
                 ));
             }
         }
+        if let Some(raw) = outcome.raw {
+            line(format!(
+                "longest gap of a plain NATS client beside it: {:.2} s, from {:.1} s on",
+                raw.length.as_secs_f64(),
+                raw.began.as_secs_f64()
+            ));
+        }
         outcome
             .complaints
             .iter()
             .take(10)
             .for_each(|complaint| line(format!("a device was told: {complaint}")));
-        let wrong = [&outcome.verdict.examples, &outcome.alarms.examples, &outcome.commands.examples];
+        let wrong = [
+            &outcome.verdict.examples,
+            &outcome.alarms.examples,
+            &outcome.commands.examples,
+            &outcome.edits.examples,
+            &outcome.poison.examples,
+        ];
         wrong.into_iter().flatten().for_each(|example| line(format!("WRONG: {example}")));
         text
     }
@@ -138,14 +163,26 @@ pub fn table(rows: &[Row]) -> String {
         all.alarms.wrong += one.alarms.wrong;
         all.commands.accepted += one.commands.accepted;
         all.commands.wrong += one.commands.wrong;
+        all.edits.changes += one.edits.changes;
+        all.edits.wrong += one.edits.wrong;
+        all.poison.expected += one.poison.expected;
+        all.poison.wrong += one.poison.wrong;
+        all.raw = longer(all.raw, one.raw);
         for (longest, gap) in all.gaps.iter_mut().zip(one.gaps) {
             *longest = longer(*longest, gap);
         }
     }
-    let mut lines = vec![HEAD.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
-    lines.iter_mut().for_each(|head| head.push("gap s mqtt / http / grpc".to_owned()));
-    lines.extend(rows.iter().map(Row::cells));
-    lines.push(sum.cells());
+    let columns = columns(rows);
+    let mut head = vec!["scenario"];
+    head.extend(columns.iter().map(|(name, _)| *name));
+    head.push(if sum.outcome.raw.is_some() {
+        "gap s mqtt / http / grpc (plain client)"
+    } else {
+        "gap s mqtt / http / grpc"
+    });
+    let mut lines = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    lines.extend(rows.iter().map(|row| row.cells(&columns)));
+    lines.push(sum.cells(&columns));
     aligned(&lines)
 }
 

@@ -9,14 +9,17 @@ use weir_core::{Error, Result};
 use weir_drive::random::{Random, mix};
 
 use super::{
-    faults::{Injected, inject},
+    faults::Injector,
+    raw::Publisher,
     report::Row,
     scenario::{Engines, SCENARIOS, Scenario},
     workload::Workload,
 };
 use crate::{
+    clock,
     cluster::{Cluster, Shape},
     disk::Disk,
+    network::Partition,
 };
 
 /// Under load before the first fault: something must be there to be lost.
@@ -80,10 +83,16 @@ pub enum Ran {
 
 /// Runs one scenario for `length` on a new cluster. A failure to carry it through is in its row.
 pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, length: Duration) -> Ran {
-    if scenario.needs.disks
-        && let Err(why) = Disk::possible()
-    {
-        return Ran::Skipped(scenario.name, why);
+    let needs = scenario.needs;
+    let possible = [
+        (needs.disks, Disk::possible as fn() -> _),
+        (needs.network, Partition::possible),
+        (needs.clocks, clock::possible),
+    ];
+    for (needed, possible) in possible {
+        if needed && let Err(why) = possible() {
+            return Ran::Skipped(scenario.name, why);
+        }
     }
     let dir = options.dir.join(format!("{number:03}-{}", scenario.name));
     let mut row = Row { scenario: scenario.name.to_owned(), length, ..Row::default() };
@@ -106,7 +115,10 @@ async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Clu
     let mut env = options.env.clone();
     env.extend(scenario.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     match options.engines {
-        Engines::Embedded => Cluster::embedded(dir, &options.binary, scenario.needs.disks, &env).await,
+        Engines::Embedded => {
+            let needs = scenario.needs;
+            Cluster::embedded(dir, &options.binary, needs.disks, needs.clocks, &env).await
+        }
         Engines::NatsCql => {
             let needs = scenario.needs;
             let shape = Shape {
@@ -114,6 +126,7 @@ async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Clu
                 cql: needs.cql,
                 replicas: needs.replicas,
                 disks: needs.disks,
+                clocks: needs.clocks,
                 sync_always: !options.nats_default_sync,
             };
             Cluster::shared(dir, &options.binary, &shape, &env).await
@@ -130,21 +143,33 @@ async fn play(
     row: &mut Row,
 ) -> Result<()> {
     let mut plan = (scenario.plan)();
-    plan.rules_and_commands &= !options.readings_only;
+    plan.rules &= !options.readings_only;
+    plan.commands &= !options.readings_only;
+    let setting_up = Instant::now(); // from here on the load counts its gaps
     let workload = Workload::start(cluster, &plan, seed).await?;
     let begin = Instant::now();
     let mut random = Random::new(seed);
     tokio::time::sleep(WARM_UP.min(length)).await;
-    let mut injected = Injected::default();
+    let mut injector = Injector::default();
+    if scenario.needs.raw {
+        injector.raw = Some(Publisher::start(cluster, setting_up).await?);
+    }
     let mut number = 0;
     while begin.elapsed() < length {
         let step = (scenario.step)(number, &mut random);
-        inject(cluster, &step, &mut random, &mut injected).await?;
+        injector.inject(cluster, &step, &mut random).await?;
         number += 1;
     }
     cluster.start_all().await?;
+    let Injector { done, junk, raw } = injector;
     row.length = begin.elapsed();
-    row.injected = injected;
+    row.injected = done;
+    let raw = match raw {
+        Some(raw) => raw.finish().await,
+        None => None,
+    };
     row.outcome = workload.finish(options.patience).await?;
+    row.outcome.raw = raw;
+    row.outcome.poison = junk.finish(cluster, &options.binary).await?;
     Ok(())
 }

@@ -29,6 +29,12 @@ pub struct Needs {
     pub cql: u8,
     /// Replicas of each service.
     pub replicas: u8,
+    /// A network that can be cut.
+    pub network: bool,
+    /// Clocks that can jump.
+    pub clocks: bool,
+    /// A plain client of NATS beside the load, as the yardstick for gaps.
+    pub raw: bool,
 }
 
 /// One scenario.
@@ -52,9 +58,13 @@ pub struct Scenario {
 
 const BOTH: &[Engines] = &[Engines::Embedded, Engines::NatsCql];
 const SEPARATE: &[Engines] = &[Engines::NatsCql];
-const ONE: Needs = Needs { disks: false, nats: 1, cql: 1, replicas: 1 };
-const THREE: Needs = Needs { disks: false, nats: 3, cql: 1, replicas: 2 };
-const DISKS: Needs = Needs { disks: true, nats: 1, cql: 1, replicas: 1 };
+const ONE: Needs =
+    Needs { disks: false, nats: 1, cql: 1, replicas: 1, network: false, clocks: false, raw: false };
+const THREE: Needs = Needs { nats: 3, replicas: 2, ..ONE };
+const DISKS: Needs = Needs { disks: true, ..ONE };
+
+/// How far a clock jumps: two hours, as where somebody has mistaken the time zone.
+const JUMP_S: i64 = 7_200;
 
 fn millis(random: &mut Random, from: u64, to: u64) -> Duration {
     Duration::from_millis(from + random.below(to.saturating_sub(from)))
@@ -200,7 +210,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "kill-nats-leader",
         about: "kill -9 of the NATS server that leads the stream of readings",
         on: SEPARATE,
-        needs: THREE,
+        needs: Needs { raw: true, ..THREE },
         env: &[],
         plan: Plan::default,
         step: |number, random| {
@@ -218,6 +228,67 @@ pub const SCENARIOS: &[Scenario] = &[
         plan: Plan::default,
         step: |number, random| {
             between(number, random, (3_000, 8_000), |_| Step::Freeze(Who::Nats, Duration::from_secs(20)))
+        },
+    },
+    Scenario {
+        name: "nats-partition",
+        about: "one of three NATS servers is cut off by the network: the leader of the readings, or any",
+        on: SEPARATE,
+        needs: Needs { network: true, raw: true, ..THREE },
+        env: &[],
+        plan: Plan::default,
+        step: |number, random| {
+            between(number, random, (3_000, 8_000), |random| {
+                let who = if random.once_in(2) { Who::NatsLeader } else { Who::Nats };
+                Step::CutOff(who, millis(random, 3_000, 15_000))
+            })
+        },
+    },
+    Scenario {
+        name: "poison",
+        about: "junk on the stream of readings, several times, and kills while it is read",
+        on: SEPARATE,
+        needs: ONE,
+        env: &[],
+        plan: Plan::default,
+        step: |number, random| {
+            // A kill comes right after the junk: it is read again, and kept once.
+            let reader = if random.once_in(2) { "storage" } else { "analytics" };
+            match number % 3 {
+                0 => Step::Calm(millis(random, 500, 2_500)),
+                1 => Step::Poison(1 + random.below(8)),
+                _ => Step::Kill(Who::Service(reader), millis(random, 0, 500)),
+            }
+        },
+    },
+    Scenario {
+        name: "rule-edits",
+        about: "rules are edited and deleted, alarms acknowledged and cleared by hand, while any process is killed",
+        on: BOTH,
+        needs: ONE,
+        env: &[],
+        plan: || Plan { edits: true, ..Plan::default() },
+        step: |number, random| {
+            between(number, random, (1_000, 4_000), |random| {
+                let services = ["analytics", "analytics", "storage", "registry", "commands", "ingest"];
+                let service = services.get(random.below(6) as usize).copied().unwrap_or("analytics");
+                Step::Kill(Who::Service(service), millis(random, 0, 500))
+            })
+        },
+    },
+    Scenario {
+        name: "clock-jumps",
+        about: "the clock of a process jumps two hours ahead or back, and returns",
+        on: BOTH,
+        needs: Needs { clocks: true, replicas: 2, ..ONE },
+        env: &[],
+        // How long a command may wait is a matter of the clock, so that it may rightly expire.
+        plan: || Plan { commands: false, ..Plan::default() },
+        step: |number, random| {
+            between(number, random, (2_000, 5_000), |random| {
+                let seconds = if random.once_in(2) { JUMP_S } else { -JUMP_S };
+                Step::Jump(Who::AnyService, seconds, millis(random, 4_000, 10_000))
+            })
         },
     },
     Scenario {

@@ -14,7 +14,7 @@ use weir_drive::{
 use weir_grpc::from_status;
 use weir_proto::registry::v1 as pb;
 
-use super::{alarms, alarms::Alarms, commands, commands::Commands};
+use super::{alarms, alarms::Alarms, commands, commands::Commands, edits, edits::Edits, poison};
 use crate::cluster::Cluster;
 
 /// How long setting up and reading back go on trying: longer than any recovery.
@@ -37,13 +37,27 @@ pub struct Plan {
     pub rate: f64,
     /// Readings in one message over gRPC.
     pub batch: u32,
-    /// Whether rules and commands run beside.
-    pub rules_and_commands: bool,
+    /// Whether rules run beside.
+    pub rules: bool,
+    /// Whether commands run beside.
+    pub commands: bool,
+    /// Whether people edit rules beside.
+    pub edits: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { tenants: 2, mqtt: 8, http: 4, grpc: 4, rate: 10.0, batch: 50, rules_and_commands: true }
+        Self {
+            tenants: 2,
+            mqtt: 8,
+            http: 4,
+            grpc: 4,
+            rate: 10.0,
+            batch: 50,
+            rules: true,
+            commands: true,
+            edits: false,
+        }
     }
 }
 
@@ -55,6 +69,7 @@ pub struct Workload {
     loads: Vec<Load>,
     alarms: Option<Alarms>,
     commands: Option<Commands>,
+    edits: Option<Edits>,
 }
 
 /// How it fared.
@@ -70,6 +85,12 @@ pub struct Outcome {
     pub alarms: alarms::Outcome,
     /// Commands.
     pub commands: commands::Outcome,
+    /// People's work.
+    pub edits: edits::Outcome,
+    /// Records that are no frames.
+    pub poison: poison::Outcome,
+    /// The longest time without an acknowledgement of a plain client of the bus, where one ran.
+    pub raw: Option<Gap>,
     /// Messages that left late, and the latest of them.
     pub late: (u64, Duration),
     /// Messages that were due and never left.
@@ -90,7 +111,7 @@ impl Workload {
         let epoch = Timestamp::from_micros(epoch).saturating_sub(Duration::from_secs(30 * 86_400));
         let mut ledger = Ledger::default();
         let (mut readers, mut senders) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
-        let (mut alarms, mut commands) = (None, None);
+        let (mut alarms, mut commands, mut edits) = (None, None, None);
         for tenant in 0..plan.tenants {
             let places = tenant_places(cluster, &format!("chaos-{:08x}-{tenant}", run as u32)).await?;
             let reader = places.first().cloned().ok_or_else(|| Error::internal("there is no edge"))?;
@@ -109,8 +130,13 @@ impl Workload {
                 let at = Via::ALL.iter().position(|known| known == via).unwrap_or(0);
                 senders.get_mut(at).into_iter().for_each(|list| list.push(sender.clone()));
             }
-            if tenant == 0 && plan.rules_and_commands {
+            if tenant == 0 && plan.rules {
                 alarms = Some(Alarms::start(places.clone(), mix(run)).await?);
+            }
+            if tenant == 0 && plan.edits {
+                edits = Some(Edits::start(places.clone(), mix(run ^ 2)).await?);
+            }
+            if tenant == 0 && plan.commands {
                 commands = Some(Commands::start(places, mix(run ^ 1)).await?);
             }
             readers.push(reader);
@@ -119,7 +145,7 @@ impl Workload {
             .into_iter()
             .zip(senders)
             .map(|(via, senders)| Load::start(senders, &options(plan, via, run), Arc::clone(&ledger.gaps)));
-        Ok(Self { loads: loads.collect(), ledger, readers, alarms, commands })
+        Ok(Self { loads: loads.collect(), ledger, readers, alarms, commands, edits })
     }
 
     /// Readings acknowledged so far.
@@ -150,6 +176,9 @@ impl Workload {
         }
         if let Some(commands) = self.commands {
             outcome.commands = commands.finish().await?;
+        }
+        if let Some(edits) = self.edits {
+            outcome.edits = edits.finish().await?;
         }
         Ok(outcome)
     }

@@ -20,9 +20,12 @@ use member::Body;
 use weir_clients::Connection;
 use weir_core::{Error, Result, TenantId};
 use weir_drive::Place;
+use weir_test_servers::nats;
 
 use crate::{
+    clock,
     disk::Disk,
+    network::{Cut, Partition},
     process::{Process, Program, until},
 };
 
@@ -54,7 +57,8 @@ fn address() -> Result<String> {
 }
 
 impl Cluster {
-    /// One process with everything, on embedded engines; with a disk of its own where its power is to be cut.
+    /// One process with everything, on embedded engines; with a disk of its own where its power is to be cut, and a clock of
+    /// its own where that is to jump.
     ///
     /// # Errors
     /// What does not start says why; the logs are in `dir`.
@@ -62,16 +66,20 @@ impl Cluster {
         dir: &Path,
         binary: &Path,
         with_disk: bool,
+        with_clock: bool,
         env: &[(String, String)],
     ) -> Result<Self> {
+        let mut env = env.to_vec();
+        if with_clock {
+            env.extend(clock::environment(dir, "weir")?);
+        }
         let disk = if with_disk { Some(Disk::make(dir, "disk", DISK_MIB)?) } else { None };
         let data = disk.as_ref().map_or_else(|| dir.join("data"), |disk| disk.path().join("data"));
         let token = init(Command::new(binary).args(["init", "--dir"]).arg(dir).arg("--data-dir").arg(&data))?;
         let address = address()?;
         let config = dir.join("weir.toml").display().to_string();
         let args = ["serve", "--target", "all", "--config", &config, "--listen", &address];
-        let program =
-            Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env: env.to_vec() };
+        let program = Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env };
         let body = Body::Weir(Box::new(Process::new("weir", program, dir)));
         let member = Member { role: Role::Service("all"), name: "weir".to_owned(), address, body, disk };
         let mut cluster = Self { dir: dir.to_owned(), token, members: vec![member] };
@@ -187,13 +195,51 @@ impl Cluster {
     /// # Errors
     /// `Internal` where the cluster has no NATS.
     pub async fn nats_leader(&self) -> Result<String> {
-        let bus = self.members.iter().find_map(|member| match &member.body {
-            Body::Nats(bus, _) => Some(bus),
-            Body::Weir(_) | Body::Cql(..) => None,
-        });
-        let bus = bus.ok_or_else(|| Error::internal("this cluster has no NATS"))?;
+        let bus = self.bus()?;
         let leader = until("the stream of readings has a leader", LEADER, async || bus.leader_of("readings"));
         Ok(format!("nats-{}", leader.await? + 1))
+    }
+
+    /// The NATS servers.
+    ///
+    /// # Errors
+    /// `Internal` where the cluster has none.
+    pub fn bus(&self) -> Result<&nats::Bus> {
+        let bus = self.members.iter().find_map(|member| match &member.body {
+            Body::Nats(bus, _) => Some(bus.as_ref()),
+            Body::Weir(_) | Body::Cql(..) => None,
+        });
+        bus.ok_or_else(|| Error::internal("this cluster has no NATS"))
+    }
+
+    /// Cuts a NATS server off from the other two and from clients, until what this gives is dropped. The connections between
+    /// the other two go on; should one of them break, it is opened again only afterwards.
+    ///
+    /// # Errors
+    /// Where the cluster has no such server, or the network cannot be cut.
+    pub fn cut_off(&self, name: &str) -> Result<Partition> {
+        let bus = self.bus()?;
+        let number = self.members.iter().find_map(|member| match &member.body {
+            Body::Nats(_, number) if member.name == name => Some(*number),
+            _ => None,
+        });
+        let number = number.ok_or_else(|| Error::internal(format!("{name} is no NATS server")))?;
+        let [clients, own_routes] = bus.ports_of(number);
+        let others = (0..bus.nodes()).filter(|other| *other != number);
+        let mut ports = vec![clients, own_routes];
+        ports.extend(others.map(|other| bus.ports_of(other)[1]));
+        let except = bus.routes_without(number).map_err(Error::unavailable)?;
+        Partition::cut(&Cut { ports, except })
+    }
+
+    /// The address of the gRPC API at the first edge.
+    ///
+    /// # Errors
+    /// `Internal` where there is no edge.
+    pub fn api(&self) -> Result<String> {
+        let edge = self.members.iter().find(|member| member.is_edge());
+        edge.map(|edge| format!("{}:8081", edge.address))
+            .ok_or_else(|| Error::internal("this cluster has no edge"))
     }
 
     /// A tenant's place at every edge, as the holder of `token`.

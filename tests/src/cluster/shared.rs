@@ -14,6 +14,7 @@ use super::{
     member::{Body, Member, Role},
 };
 use crate::{
+    clock,
     disk::Disk,
     process::{Process, Program},
 };
@@ -32,6 +33,8 @@ pub struct Shape {
     pub replicas: u8,
     /// Whether servers have disks whose power can be cut.
     pub disks: bool,
+    /// Whether processes of Weir have clocks that can jump.
+    pub clocks: bool,
     /// Whether NATS syncs before it answers, and so declares it to Weir.
     pub sync_always: bool,
 }
@@ -72,8 +75,11 @@ impl Cluster {
             let name = format!("{service}-{number}");
             let config = config.display().to_string();
             let args = ["serve", "--target", service, "--config", &config, "--listen", &address];
-            let program =
-                Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env: env.clone() };
+            let mut env = env.clone();
+            if shape.clocks {
+                env.extend(clock::environment(dir, &name)?);
+            }
+            let program = Program { file: binary.to_owned(), args: args.map(str::to_owned).to_vec(), env };
             let body = Body::Weir(Box::new(Process::new(&name, program, dir)));
             members.push(Member { role: Role::Service(service), name, address, body, disk: None });
         }

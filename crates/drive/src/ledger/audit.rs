@@ -68,8 +68,8 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).max(MOMENT)
 }
 
-/// Reads back one account. A marker that is acknowledged and cannot be read by `until` is lost itself; then the rest is read as
-/// it is.
+/// Reads back one account. A marker that is acknowledged and cannot be read by `until` is lost itself, and its device is not
+/// healed; then the rest is read as it is.
 ///
 /// # Errors
 /// As [`all`].
@@ -101,6 +101,7 @@ pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: 
     }
     if let Some(never) = never {
         verdict.lost += 1;
+        verdict.unhealed += 1;
         verdict.example(never);
     }
     let count = patiently(left(until), async || count(place, account, &position).await).await?;
