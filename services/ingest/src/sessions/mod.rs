@@ -218,16 +218,25 @@ impl Sessions {
         Ok(Opening { record, writes, present, evicted, elsewhere })
     }
 
-    /// Records what the session is subscribed to now, all of it; durable when it returns.
+    /// Records what the session is subscribed to now, all of it; durable when it returns. `anew` says that it subscribed to
+    /// the device's own commands, which makes it the newest that wants them.
     ///
     /// # Errors
     /// `Unavailable` of the store.
-    pub(crate) async fn subscribed(&self, session: &OpenSession, to: Vec<Subscription>) -> Result<()> {
+    pub(crate) async fn subscribed(
+        &self,
+        session: &OpenSession,
+        to: Vec<Subscription>,
+        anew: bool,
+    ) -> Result<()> {
         if !session.entry.is_current() {
             return Ok(()); // another connection has the session now
         }
         let now = self.clock.now();
-        let change = |record| Some(Record { subscriptions: to.clone(), subscribed_at: Some(now), ..record });
+        let change = |record: Record| {
+            let subscribed_at = if anew { Some(now) } else { record.subscribed_at };
+            Some(Record { subscriptions: to.clone(), subscribed_at, ..record })
+        };
         self.change(session.entry.owner(), session.id.0, change).await
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Record {
     pub(super) expiry_seconds: u64,
     #[serde(default)]
     pub(super) subscriptions: Vec<Subscription>,
-    /// When it subscribed last: of several sessions the newest by this gets the device's commands.
+    /// When it subscribed to the device's own commands last: of several sessions the newest by this gets the device's commands.
     #[serde(default)]
     pub(super) subscribed_at: Option<Timestamp>,
     /// The replica that holds the connection. None of a process that is there wrote a record without one.

@@ -87,7 +87,7 @@ async fn a_session_is_resumed_with_its_subscriptions_until_it_expires() {
     let mut bench = Bench::new();
     let session = bench.open("a").await;
     assert!(!session.present);
-    bench.sessions.subscribed(&session, vec![filter("v1/#")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("v1/#")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     bench.restart();
     bench.pass(30);
@@ -105,7 +105,7 @@ async fn a_session_is_resumed_with_its_subscriptions_until_it_expires() {
 async fn a_clean_start_or_an_expiry_of_zero_leaves_nothing() {
     let bench = Bench::new();
     let session = bench.open("a").await;
-    bench.sessions.subscribed(&session, vec![filter("x")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("x")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     let session = bench.sessions.open(Connect { clean_start: true, ..bench.connect("a") }).await.unwrap();
     assert!(!session.present && session.subscriptions.is_empty());
@@ -120,7 +120,7 @@ async fn the_same_client_takes_its_session_over_and_the_old_connection_changes_n
     let new = bench.open("a").await;
     assert_eq!(old.ended.try_recv().unwrap(), Ended::TakenOver);
     assert!(new.present && new.id != old.id);
-    bench.sessions.subscribed(&old, vec![filter("old")]).await.unwrap();
+    bench.sessions.subscribed(&old, vec![filter("old")], true).await.unwrap();
     bench.sessions.close(old, Some(Duration::ZERO)).await.unwrap();
     assert_eq!(bench.list().await, [("a".to_owned(), true)]);
     bench.sessions.close(new, None).await.unwrap();
@@ -162,7 +162,7 @@ async fn after_a_restart_nothing_is_connected() {
 async fn a_device_made_anew_under_its_id_inherits_nothing() {
     let mut bench = Bench::new();
     let session = bench.open("a").await;
-    bench.sessions.subscribed(&session, vec![filter("x")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("x")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     bench.device.uid = Uid::from_u128(2);
     assert!(!bench.open("a").await.present);
@@ -233,10 +233,10 @@ async fn a_client_that_moved_is_online_and_what_its_dead_replica_left_changes_no
     let other = bench.replica(2);
     see(&bench.sessions, &[1, 2], &bench);
     let old = other.open(bench.connect("a")).await.unwrap();
-    other.subscribed(&old, vec![filter("v1/#")]).await.unwrap();
+    other.subscribed(&old, vec![filter("v1/#")], true).await.unwrap();
     let new = bench.open("a").await;
     assert!(new.present && new.subscriptions == [filter("v1/#")]);
-    other.subscribed(&old, vec![filter("old")]).await.unwrap();
+    other.subscribed(&old, vec![filter("old")], true).await.unwrap();
     other.close(old, Some(Duration::ZERO)).await.unwrap();
     see(&bench.sessions, &[1], &bench);
     assert_eq!(bench.list().await, connected("a"));
@@ -360,12 +360,18 @@ async fn of_sessions_at_several_replicas_the_one_that_subscribed_last_is_next() 
     bench.pass(1);
     let second = other.open(bench.connect("b")).await.unwrap();
     let wants = |to: &[Subscription]| !to.is_empty();
-    other.subscribed(&second, vec![filter("#")]).await.unwrap();
+    other.subscribed(&second, vec![filter("#")], true).await.unwrap();
     assert!(other.is_next(&bench.device, second.id, wants).await.unwrap());
     bench.pass(1);
-    bench.sessions.subscribed(&first, vec![filter("#")]).await.unwrap();
+    bench.sessions.subscribed(&first, vec![filter("#")], true).await.unwrap();
     assert!(!other.is_next(&bench.device, second.id, wants).await.unwrap());
     assert!(bench.sessions.is_next(&bench.device, first.id, wants).await.unwrap());
+    bench.pass(1);
+    other.subscribed(&second, vec![filter("#")], false).await.unwrap();
+    assert!(
+        bench.sessions.is_next(&bench.device, first.id, wants).await.unwrap(),
+        "a filter that the other took away does not make it the newest"
+    );
     assert!(bench.sessions.has_others(&bench.device, first.id).await.unwrap());
     other.close(second, None).await.unwrap();
     assert!(!bench.sessions.has_others(&bench.device, first.id).await.unwrap());

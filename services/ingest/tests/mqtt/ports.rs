@@ -16,8 +16,8 @@ use weir_core::{
     command::{Answer, Command, DeviceKey, Order, Request, State},
     device::{Device, Profile},
     port::{
-        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, SESSION_ENDED, Session,
-        SessionEpoch,
+        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, SESSION_ENDED,
+        SESSION_ENDING, Session, SessionEpoch,
     },
     principal::Principal,
     selector::Selector,
@@ -109,8 +109,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     epoch: u64,
-    /// The newest session is gone.
-    ended: bool,
+    /// The newest session is gone, or has said that it will be.
+    ended: Option<&'static str>,
     /// The epoch in which each was sent.
     commands: VecDeque<(Command, Option<u64>)>,
 }
@@ -171,7 +171,7 @@ impl Queue {
         let mut devices = self.devices.lock();
         let waiting = devices.entry(device.uid).or_default();
         if epoch.is_some_and(|epoch| epoch.0 != waiting.epoch) {
-            let reason = if waiting.ended { SESSION_ENDED } else { "SESSION_REPLACED" };
+            let reason = waiting.ended.unwrap_or("SESSION_REPLACED");
             return Err(Error::new(ErrorKind::Aborted, reason, "a newer session attached"));
         }
         change(waiting)
@@ -201,14 +201,17 @@ impl CommandQueue for Queue {
     async fn attach(&self, device: &DeviceKey, _: Session) -> Result<SessionEpoch> {
         self.with(device, None, |waiting| {
             waiting.epoch += 1;
-            waiting.ended = false;
+            waiting.ended = None;
             Ok(SessionEpoch(waiting.epoch))
         })
     }
 
     async fn detach(&self, device: &DeviceKey, epoch: SessionEpoch, after: Duration) -> Result<()> {
         self.with(device, None, |waiting| {
-            waiting.ended |= after.is_zero() && epoch.0 == waiting.epoch;
+            if epoch.0 == waiting.epoch {
+                let first = waiting.ended.unwrap_or(SESSION_ENDING);
+                waiting.ended = Some(if after.is_zero() { SESSION_ENDED } else { first });
+            }
             Ok(())
         })
     }

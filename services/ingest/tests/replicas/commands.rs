@@ -85,6 +85,19 @@ async fn commands_go_to_the_newest_session_at_whichever_replica_and_back_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_the_newest_session_unsubscribes_the_next_one_at_the_other_replica_has_the_commands() {
+    let cluster = Cluster::start().await;
+    let (one, two) = (cluster.replica().await, cluster.replica().await);
+    let sensor = cluster.people.add("acme", "sensor", false);
+    let mut older = taker(&one, "older").await;
+    let mut newer = taker(&two, "newer").await;
+    reaches(&cluster, &sensor, "one", &mut newer).await;
+    assert_eq!(newer.unsubscribe("#").await, [0]);
+    reaches(&cluster, &sensor, "two", &mut older).await;
+    newer.ping().await; // it heard nothing more
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_session_that_has_no_commands_takes_them_from_nobody() {
     let cluster = Cluster::start().await;
     let (one, two) = (cluster.replica().await, cluster.replica().await);
