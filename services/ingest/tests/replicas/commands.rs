@@ -1,11 +1,16 @@
 //! Commands that reach their device wherever it is.
 
 use mqtt_protocol_core::mqtt::packet::Qos;
-use weir_core::command::DeviceKey;
+use weir_core::{
+    Uid,
+    command::DeviceKey,
+    port::{CommandQueue, Session},
+};
+use weir_proto::commands::v1::CommandState;
 
 use crate::{
     client::Client,
-    edge::{Cluster, Replica, eventually},
+    edge::{Cluster, PATIENCE, Replica, eventually},
 };
 
 const ALL: [(&str, Qos); 1] = [("#", Qos::AtLeastOnce)];
@@ -130,6 +135,21 @@ async fn when_a_replica_dies_with_the_newest_session_the_next_one_takes_the_comm
     oldest.ping().await; // it heard nothing
     older.leave().await;
     reaches(&cluster, &sensor, "three", &mut oldest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_takes_back_its_place_from_one_that_is_gone_without_a_word() {
+    let cluster = Cluster::start().await;
+    let one = cluster.replica().await;
+    let sensor = cluster.people.add("acme", "sensor", false);
+    let (mut older, mut newest) = (taker(&one, "older").await, taker(&one, "newest").await);
+    reaches(&cluster, &sensor, "one", &mut newest).await;
+    // As an attach that was given up, and came late; or as a session whose end could not be told.
+    cluster.commands.attach(&sensor, Session(Uid::random())).await.unwrap();
+    let id = cluster.send(&sensor, "two").await;
+    cluster.reaches(id, CommandState::Sent, 3 * PATIENCE).await; // it looks at least each 26 s
+    assert_eq!(newest.arrived().await.command(), id);
+    older.ping().await; // it heard nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
