@@ -140,9 +140,9 @@ impl Sessions {
     /// # Errors
     /// `Unavailable` of the store; what remains is for the next sweep.
     pub(crate) async fn sweep(&self) -> Result<()> {
-        let mut tenant: Option<Vec<u8>> = None;
+        let mut shard: Option<Vec<u8>> = None;
         while let Some(next) =
-            self.records.partitions(SESSIONS, tenant.as_deref(), 1).await?.into_iter().next()
+            self.records.partitions(SESSIONS, shard.as_deref(), 1).await?.into_iter().next()
         {
             let mut range = KeyRange::all();
             loop {
@@ -166,7 +166,7 @@ impl Sessions {
                     None => break,
                 }
             }
-            tenant = Some(next.to_vec());
+            shard = Some(next.to_vec());
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use weir_core::{
 pub(crate) use self::replicas::Replicas;
 use self::{
     live::{Entry, Left, Live, Owner},
-    record::{Record, SESSIONS, key, of_device},
+    record::{Record, SESSIONS, SHARDS, key, of_device, partition, shard},
 };
 
 mod keep;
@@ -149,14 +149,15 @@ impl Sessions {
     /// # Errors
     /// `Unavailable` of the store; `Aborted` where others of the device open all the time.
     pub(crate) async fn open(&self, connect: Connect) -> Result<OpenSession> {
-        let DeviceKey { tenant, uid, .. } = &connect.device;
+        let DeviceKey { tenant, device, uid } = &connect.device;
         let _one = self.lock(*uid)?.lock().await;
+        let place = partition(tenant, device);
         let mut tries = 0;
         let Opening { record, present, evicted, elsewhere, .. } = loop {
             let mut opening = self.opening(&connect).await?;
             let writes = std::mem::take(&mut opening.writes);
             tries += 1;
-            match self.records.commit(SESSIONS, tenant.as_str().as_bytes(), writes).await {
+            match self.records.commit(SESSIONS, &place, writes).await {
                 Ok(_) => break opening,
                 Err(error) if error.kind() == ErrorKind::Aborted && tries < TRIES => {}
                 Err(error) => return Err(error),
@@ -313,11 +314,11 @@ impl Sessions {
         Ok(records.into_iter().filter_map(|(record, _)| self.info(record, now)).collect())
     }
 
-    /// A tenant's sessions in order of (device, client id), after the key `after`: those of one page of records, and the key
-    /// after which the next page begins, if any.
+    /// A tenant's sessions, shard by shard in order of (device, client id), after what the page before gave: those of one page
+    /// of records, and what the next page begins after, if any.
     ///
     /// # Errors
-    /// `Unavailable` of the store.
+    /// `PAGE_TOKEN_INVALID` where no page gave `after`; `Unavailable` of the store.
     pub(crate) async fn list(
         &self,
         tenant: &TenantId,
@@ -325,11 +326,30 @@ impl Sessions {
         limit: usize,
     ) -> Result<(Vec<SessionInfo>, Option<Vec<u8>>)> {
         let now = self.clock.now();
-        let range = after.map_or_else(KeyRange::all, |after| KeyRange::all().after(after));
-        let found = self.records.scan(SESSIONS, tenant.as_str().as_bytes(), range, limit).await?;
-        let next = found.last().filter(|_| found.len() == limit).map(|last| last.key.to_vec());
-        let records = found.iter().map(Record::parse).collect::<Result<Vec<_>>>()?;
-        Ok((records.into_iter().filter_map(|record| self.info(record, now)).collect(), next))
+        let (first, mut range) = match after.and_then(<[u8]>::split_first) {
+            Some((first, key)) => (*first, KeyRange::all().after(key)),
+            None => (0, KeyRange::all()),
+        };
+        if first >= SHARDS {
+            return Err(Error::invalid(
+                "page_token",
+                "PAGE_TOKEN_INVALID",
+                "page_token is not one that a page gave",
+            ));
+        }
+        let (mut sessions, mut left) = (Vec::new(), limit);
+        for at in first..SHARDS {
+            let range = std::mem::replace(&mut range, KeyRange::all());
+            let found = self.records.scan(SESSIONS, &shard(tenant, at), range, left).await?;
+            for stored in &found {
+                sessions.extend(self.info(Record::parse(stored)?, now));
+            }
+            left = left.saturating_sub(found.len());
+            if let Some(last) = found.last().filter(|_| left == 0) {
+                return Ok((sessions, Some([&[at], &last.key[..]].concat())));
+            }
+        }
+        Ok((sessions, None))
     }
 
     fn lock(&self, uid: Uid) -> Result<&Mutex<()>> {
@@ -344,7 +364,7 @@ impl Sessions {
         session: Uid,
         change: impl Fn(Record) -> Option<Record>,
     ) -> Result<()> {
-        let partition = owner.device.tenant.as_str().as_bytes();
+        let place = partition(&owner.device.tenant, &owner.device.device);
         let key = key(&owner.device.device, &owner.client_id);
         let mut tries = 0;
         loop {
@@ -355,7 +375,7 @@ impl Sessions {
             };
             let write = Write { key: key.clone(), expect: Expect::Version(version), op };
             tries += 1;
-            match self.records.commit(SESSIONS, partition, vec![write]).await {
+            match self.records.commit(SESSIONS, &place, vec![write]).await {
                 Err(error) if error.kind() == ErrorKind::Aborted && tries < TRIES => {}
                 done => return done.map(drop),
             }
@@ -364,16 +384,16 @@ impl Sessions {
 
     /// A session's record, if no other connection has it now.
     async fn own(&self, owner: &Owner, session: Uid) -> Result<Option<(Record, u64)>> {
-        let partition = owner.device.tenant.as_str().as_bytes();
+        let place = partition(&owner.device.tenant, &owner.device.device);
         let key = key(&owner.device.device, &owner.client_id);
-        let Some(stored) = self.records.get(SESSIONS, partition, &key).await? else { return Ok(None) };
+        let Some(stored) = self.records.get(SESSIONS, &place, &key).await? else { return Ok(None) };
         let record = Record::parse(&stored)?;
         Ok((record.session == session).then_some((record, stored.version)))
     }
 
     async fn of_device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Vec<(Record, u64)>> {
-        let partition = tenant.as_str().as_bytes();
-        let found = self.records.scan(SESSIONS, partition, of_device(device), OF_DEVICE_MAX).await?;
+        let place = partition(tenant, device);
+        let found = self.records.scan(SESSIONS, &place, of_device(device), OF_DEVICE_MAX).await?;
         found.iter().map(|stored| Ok((Record::parse(stored)?, stored.version))).collect()
     }
 

@@ -72,6 +72,12 @@ impl Bench {
         self.sessions.open(self.connect(client_id)).await.unwrap()
     }
 
+    /// What the store has of the device.
+    async fn stored(&self) -> usize {
+        let place = partition(&self.device.tenant, &self.device.device);
+        self.records.scan(SESSIONS, &place, KeyRange::all(), 10).await.unwrap().len()
+    }
+
     async fn list(&self) -> Vec<(String, bool)> {
         let sessions = self.sessions.of(&self.device.tenant, &self.device.device).await.unwrap();
         sessions.into_iter().map(|session| (session.client_id, session.connected)).collect()
@@ -154,8 +160,7 @@ async fn after_a_restart_nothing_is_connected() {
     bench.pass(61);
     assert!(bench.list().await.is_empty());
     bench.sessions.sweep().await.unwrap();
-    let left = bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap();
-    assert!(left.is_empty());
+    assert_eq!(bench.stored().await, 0);
 }
 
 #[tokio::test]
@@ -169,23 +174,31 @@ async fn a_device_made_anew_under_its_id_inherits_nothing() {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_without_gap() {
+async fn pages_follow_each_other_over_all_shards_without_gap_and_those_of_a_device_are_together() {
     let mut bench = Bench::new();
     let mut open = Vec::new();
-    for device in 0..5_u128 {
-        bench.device = testing::device("t1", &format!("d{device}"), Uid::from_u128(device)).key();
+    for device in 0..40_u128 {
+        bench.device = testing::device("t1", &format!("d{device:02}"), Uid::from_u128(device)).key();
         open.push(bench.open("x").await);
+        open.push(bench.open("y").await);
     }
-    let (mut seen, mut after) = (Vec::new(), None);
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let (page, next) = bench.sessions.list(&bench.device.tenant, after.as_deref(), 2).await.unwrap();
-        seen.extend(page.into_iter().map(|session| session.device.to_string()));
+        let (page, next) = bench.sessions.list(&bench.device.tenant, after.as_deref(), 3).await.unwrap();
+        seen.extend(page.into_iter().map(|session| (session.device.to_string(), session.client_id)));
+        pages += 1;
         match next {
             Some(next) => after = Some(next),
             None => break,
         }
     }
-    assert_eq!(seen, ["d0", "d1", "d2", "d3", "d4"]);
+    assert!(seen.chunks(2).all(|two| two[0].0 == two[1].0 && two[0].1 == "x" && two[1].1 == "y"), "{seen:?}");
+    assert!(!seen.is_sorted(), "they are spread");
+    seen.sort();
+    let all = (0..40).flat_map(|n| ["x", "y"].map(|client| (format!("d{n:02}"), client.to_owned())));
+    assert_eq!((seen, pages), (all.collect(), 80 / 3 + 1));
+    let error = bench.sessions.list(&bench.device.tenant, Some(b"\xffd1"), 3).await.unwrap_err();
+    assert_eq!(error.reason(), "PAGE_TOKEN_INVALID");
 }
 
 fn see(sessions: &Sessions, ids: &[u128], bench: &Bench) {
@@ -224,7 +237,7 @@ async fn a_session_at_one_replica_is_listed_at_the_other_and_offline_once_that_o
     bench.pass(1);
     assert!(bench.list().await.is_empty());
     bench.sessions.sweep().await.unwrap();
-    assert!(bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap().is_empty());
+    assert_eq!(bench.stored().await, 0);
 }
 
 #[tokio::test]
@@ -345,8 +358,7 @@ async fn replicas_that_open_the_same_client_at_once_leave_one_session() {
         other.check_device(bench.device.uid).await.unwrap();
         let ended = [one.ended.try_recv().is_ok(), two.ended.try_recv().is_ok()];
         assert!(ended[0] != ended[1], "{ended:?}");
-        let found = bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap();
-        assert_eq!(found.len(), 1);
+        assert_eq!(bench.stored().await, 1);
     }
 }
 
