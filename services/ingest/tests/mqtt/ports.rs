@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,7 @@ use weir_core::{
 pub(crate) struct People {
     devices: Mutex<HashMap<(TenantId, DeviceId), Arc<Device>>>,
     tokens: Mutex<HashMap<String, (TenantId, DeviceId)>>,
+    away: AtomicBool,
 }
 
 impl People {
@@ -53,6 +57,19 @@ impl People {
         key
     }
 
+    /// It cannot be asked any more.
+    pub(crate) fn leave(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    fn is_there(&self) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            Err(Error::unavailable("the registry is away"))
+        } else {
+            Ok(())
+        }
+    }
+
     pub(crate) fn revoke(&self, token: &str) {
         self.tokens.lock().remove(token);
     }
@@ -71,6 +88,7 @@ impl People {
 #[async_trait]
 impl Registry for People {
     async fn authenticate(&self, token: &str) -> Result<Principal> {
+        self.is_there()?;
         if token == "an-api-token" {
             return Ok(Principal::Token { id: "1".to_owned(), tenant: None, scopes: Vec::new() });
         }
@@ -81,6 +99,7 @@ impl Registry for People {
     }
 
     async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Arc<Device>> {
+        self.is_there()?;
         let found = self.devices.lock().get(&(tenant.clone(), device.clone())).cloned();
         found.ok_or_else(|| Error::not_found(format!("tenants/{tenant}/devices/{device}")))
     }
