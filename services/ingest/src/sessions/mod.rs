@@ -152,19 +152,26 @@ impl Sessions {
         let DeviceKey { tenant, device, uid } = &connect.device;
         let _one = self.lock(*uid)?.lock().await;
         let place = partition(tenant, device);
+        let owner = Arc::new(Owner { device: connect.device.clone(), client_id: connect.client_id.clone() });
         let mut tries = 0;
-        let Opening { record, present, evicted, elsewhere, .. } = loop {
+        let (Opening { record, present, evicted, elsewhere, .. }, opens) = loop {
             let mut opening = self.opening(&connect).await?;
             let writes = std::mem::take(&mut opening.writes);
+            let opens = self.live.opens(&owner, opening.record.session, opening.record.connected_at);
             tries += 1;
             match self.records.commit(SESSIONS, &place, writes).await {
-                Ok(_) => break opening,
-                Err(error) if error.kind() == ErrorKind::Aborted && tries < TRIES => {}
+                Ok(_) => break (opening, opens),
+                Err(error) if error.kind() == ErrorKind::Aborted => {
+                    opens.settled();
+                    if tries == TRIES {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         };
-        let owner = Owner { device: connect.device.clone(), client_id: connect.client_id };
         let (entry, ended) = self.live.enter(owner, record.session, &evicted, record.connected_at);
+        opens.settled();
         if elsewhere {
             let Record { session, client_id, .. } = record.clone();
             let DeviceKey { tenant, uid, .. } = connect.device;

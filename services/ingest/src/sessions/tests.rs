@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
-use weir_core::port::{Member, Topic, View};
+use weir_core::port::{Member, Stored, Table, Topic, View};
 use weir_log_embedded::LocalSignals;
 
 use super::*;
@@ -387,4 +388,72 @@ async fn of_sessions_at_several_replicas_the_one_that_subscribed_last_is_next() 
     assert!(bench.sessions.has_others(&bench.device, first.id).await.unwrap());
     other.close(second, None).await.unwrap();
     assert!(!bench.sessions.has_others(&bench.device, first.id).await.unwrap());
+}
+
+/// Takes a commit without saying so.
+struct Silent {
+    inner: Arc<dyn Records>,
+    /// Nothing is ever said; else that it is not known.
+    hangs: bool,
+}
+
+#[async_trait::async_trait]
+impl Records for Silent {
+    async fn get(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Stored>> {
+        self.inner.get(table, partition, key).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: &[u8],
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        self.inner.scan(table, partition, range, limit).await
+    }
+    async fn commit(&self, table: Table, partition: &[u8], writes: Vec<Write>) -> Result<Vec<u64>> {
+        self.inner.commit(table, partition, writes).await?;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err(Error::unavailable("whether it was taken is not known"))
+    }
+    async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>> {
+        self.inner.partitions(table, after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_recorded_but_never_opened_does_not_stay_connected() {
+    for hangs in [true, false] {
+        let bench = Bench::new();
+        let silent: Arc<dyn Records> = Arc::new(Silent { inner: Arc::clone(&bench.records), hangs });
+        let mut other = replica(&silent, &bench.signals, &bench.clock, 2);
+        see(&bench.sessions, &[1, 2], &bench);
+        {
+            let open = other.open(bench.connect("a"));
+            tokio::pin!(open);
+            let recorded = async {
+                while bench.list().await != connected("a") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                opened = &mut open => assert!(opened.is_err()),
+                () = recorded => {} // it is given up
+            }
+        }
+        assert_eq!(bench.list().await, connected("a"), "nobody else can know");
+        other.records = Arc::clone(&bench.records);
+        let end = CancellationToken::new();
+        let told = async {
+            while bench.list().await != [("a".to_owned(), false)] {
+                tokio::task::yield_now().await;
+            }
+            end.cancel();
+        };
+        let both = async { tokio::join!(other.keep(&end), told) };
+        tokio::time::timeout(testing::PATIENCE, both).await.unwrap();
+    }
 }
