@@ -12,8 +12,8 @@ mod signals;
 mod telemetry;
 
 pub use calls::{
-    CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SESSION_ENDED, SendCommand,
-    Session, SessionEpoch, TelemetryReader,
+    CommandQueue, CommandSender, Queued, Registry, RuleRow, RuleRows, RuleScan, SESSION_ENDED,
+    SESSION_ENDING, SendCommand, Session, SessionEpoch, TelemetryReader,
 };
 pub use leases::{Leases, Member, Membership, View};
 pub use limits::check_writes;

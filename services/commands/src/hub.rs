@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
-use weir_core::{TenantId, Timestamp, Uid, command::DeviceKey};
+use weir_core::{TenantId, Uid, command::DeviceKey};
 
 /// What is told: a change, or that some may be missing.
 pub(crate) type Heard = Option<Change>;
@@ -15,7 +15,6 @@ pub(crate) type Heard = Option<Change>;
 pub(crate) struct Change {
     pub(crate) to: DeviceKey,
     pub(crate) id: Uid,
-    pub(crate) at: Timestamp,
 }
 
 /// Changes that a listener may be behind; one that falls further behind is told so. About 100 bytes each, so half a MiB
@@ -74,7 +73,7 @@ mod tests {
     fn change(tenant: &str, id: u128) -> Change {
         let (tenant, device) = (TenantId::new(tenant).unwrap(), DeviceId::new("device-1").unwrap());
         let to = DeviceKey { tenant, device, uid: Uid::from_u128(1) };
-        Change { to, id: Uid::from_u128(id), at: Timestamp::from_micros(0) }
+        Change { to, id: Uid::from_u128(id) }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Lists of commands, newest first.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use weir_core::{
     Error, Position, Result, TenantId,
@@ -19,6 +21,8 @@ const WIDTH: usize = 32;
 /// A command is listed for its time to live (30 d at most) and the retention; this many more days for clocks that differ.
 const DAYS_SLACK: i64 = 1;
 const TTL_MAX_DAYS: i64 = 30;
+/// The longest time to live, with the same slack.
+pub(crate) const TTL_MAX: Duration = Duration::from_secs((TTL_MAX_DAYS + DAYS_SLACK) as u64 * 86_400);
 
 /// Which commands.
 #[derive(Debug, Clone)]
@@ -90,7 +94,7 @@ impl Service {
             (None, Some(state)) if !state.is_final() => {
                 self.open_entries(&filter.tenant, position, limit).await
             }
-            (None, _) => self.daily_entries(&filter.tenant, before, limit).await,
+            (None, _) => self.daily_entries(&filter.tenant, before, None, limit).await,
         }
     }
 
@@ -108,17 +112,19 @@ impl Service {
         Ok(found.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// From the newest day that has any, day by day.
+    /// From the newest day that has any, day by day, down to the day `since`, if any.
     pub(crate) async fn daily_entries(
         &self,
         tenant: &TenantId,
         before: Option<Cursor>,
+        since: Option<i64>,
         limit: usize,
     ) -> Result<Vec<Entry>> {
         let today = day_of(self.clock.now());
         let retention = i64::try_from(self.config.retention.as_secs() / 86_400).unwrap_or(i64::MAX);
         let newest = before.map_or(today + DAYS_SLACK, |cursor| cursor.day);
         let oldest = today.saturating_sub(retention).saturating_sub(TTL_MAX_DAYS + DAYS_SLACK);
+        let oldest = since.map_or(oldest, |since| since.max(oldest));
         for day in (oldest..=newest).rev() {
             let mut range = KeyRange::all().reversed();
             if let Some(cursor) = before.filter(|cursor| cursor.day == day) {

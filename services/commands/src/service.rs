@@ -112,7 +112,7 @@ impl Service {
                 match signal {
                     Some(Signal::CommandChanged { to, id }) => {
                         self.backlog.leave(to.uid, id); // it is in the store
-                        self.hub.tell(Change { to, id, at: self.clock.now() });
+                        self.hub.tell(Change { to, id });
                     }
                     Some(_) => {}
                     None => self.hub.tell_gap(),

@@ -4,7 +4,7 @@ use weir_core::{
     Error, ErrorKind, Result, Uid,
     command::{Command, DeviceKey, State},
     json, name,
-    port::{Expect, SESSION_ENDED, SessionEpoch, Write},
+    port::{Expect, SESSION_ENDED, SESSION_ENDING, SessionEpoch, Write},
 };
 
 use crate::{
@@ -48,24 +48,21 @@ impl Service {
 
     /// The version of the session's record, if it is of the session with this epoch.
     pub(crate) async fn require_newest(&self, to: &DeviceKey, epoch: SessionEpoch) -> Result<u64> {
-        match self.store.attached(to).await? {
-            Some(attached) if attached.value.epoch == epoch.0 => Ok(attached.version),
-            Some(attached) if attached.value.ended_at.is_some_and(|end| end <= self.clock.now()) => {
-                Err(Error::new(
-                    ErrorKind::Aborted,
-                    SESSION_ENDED,
-                    format!(
-                        "the newer session of {} is gone; attach again",
-                        name::device(&to.tenant, &to.device)
-                    ),
-                ))
-            }
-            _ => Err(Error::new(
-                ErrorKind::Aborted,
-                "SESSION_REPLACED",
-                format!("a newer session of {} gets its commands", name::device(&to.tenant, &to.device)),
-            )),
+        let attached = self.store.attached(to).await?;
+        if let Some(attached) = &attached
+            && attached.value.epoch == epoch.0
+        {
+            return Ok(attached.version);
         }
+        let name = name::device(&to.tenant, &to.device);
+        let (reason, message) = match attached.and_then(|attached| attached.value.ended_at) {
+            Some(end) if end <= self.clock.now() => {
+                (SESSION_ENDED, format!("the newer session of {name} is gone; attach again"))
+            }
+            Some(end) => (SESSION_ENDING, format!("a newer session of {name} gets its commands until {end}")),
+            None => ("SESSION_REPLACED", format!("a newer session of {name} gets its commands")),
+        };
+        Err(Error::new(ErrorKind::Aborted, reason, message))
     }
 
     async fn attempt(&self, found: Versioned<Command>, fence: Option<u64>, event: Event) -> Result<Command> {

@@ -129,7 +129,7 @@ async fn an_older_session_is_told_when_the_newer_one_is_gone(how: How) {
     fixture.port.detach(&to, old, Duration::ZERO).await.unwrap();
     assert_eq!(reason().await, "SESSION_REPLACED", "it is the older one that left");
     fixture.port.detach(&to, new, Duration::from_secs(30)).await.unwrap();
-    assert_eq!(reason().await, "SESSION_REPLACED", "it may still acknowledge");
+    assert_eq!(reason().await, "SESSION_ENDING", "it may still acknowledge");
     fixture.port.delivered(&to, new, id).await.unwrap();
     let mut heard = fixture.signals.subscribe(Topic::Commands).await;
     fixture.port.detach(&to, new, Duration::ZERO).await.unwrap();

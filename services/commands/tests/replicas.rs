@@ -11,16 +11,17 @@ use std::{
 };
 
 use support::{
-    Fixture, answer, device, eventually,
+    Fixture, answer, device, device_of, eventually,
     serve::{Client, client_of},
 };
 use weir_commands::Service;
 use weir_conformance::board::Board;
 use weir_core::{
     Stream, Uid,
-    port::{CommandQueue, Session},
+    port::{CommandQueue, Session, Signal, Signals},
     progress::all_progress,
 };
+use weir_log_embedded::LocalSignals;
 use weir_proto::commands::v1::{
     Command, CommandState, GetCommandRequest, InvokeCommandRequest, ListCommandsRequest, SendCommandRequest,
     WatchCommandsEvent, WatchCommandsRequest,
@@ -120,6 +121,56 @@ async fn an_invocation_and_a_watch_at_one_replica_see_what_a_device_does_at_anot
     }
     one.drain().await;
     two.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_signal_was_lost_is_told_after_a_gap_though_later_ones_were_told_before_it() {
+    let site = Site::open().await;
+    let (one, mut client) = site.replica("one").await;
+    let unheard =
+        site.fixture.replica_with(Arc::new(site.board.seat("two")), Arc::new(LocalSignals::new())).await;
+    let mut sent = Vec::new();
+    for n in 0..2 {
+        let to_device = device(&format!("device-{n}"));
+        client.send_command(to(n, "1")).await.unwrap();
+        let epoch = one.attach(&to_device, Session(Uid::random())).await.unwrap();
+        let next = async || one.next(&to_device, epoch).await.unwrap();
+        let id = eventually("it may leave", next).await.command.request.id;
+        one.sent(&to_device, epoch, id).await.unwrap();
+        sent.push((to_device, id));
+    }
+    let request = WatchCommandsRequest { parent: "tenants/acme".to_owned(), ..Default::default() };
+    let mut stream = client.watch_commands(request).await.unwrap().into_inner();
+    while stream.message().await.unwrap().unwrap().event() != WatchCommandsEvent::Synced {}
+    let mut ended = async || loop {
+        let message = tokio::time::timeout(Duration::from_secs(20), stream.message()).await;
+        let message = message.expect("every end is told").unwrap().unwrap();
+        if let Some(command) = message.command.filter(|one| one.state() == CommandState::Succeeded) {
+            return command.name;
+        }
+    };
+    let [(first, lost), (second, heard)] = &sent[..] else { panic!("two were sent") };
+    unheard.answered(first, *lost, answer(true)).await.unwrap();
+    site.fixture.clock.advance(Duration::from_secs(60));
+    one.answered(second, *heard, answer(true)).await.unwrap();
+    assert_eq!(ended().await, format!("tenants/acme/commands/{heard}"));
+
+    // More than anybody can be behind, of somebody else.
+    let signals = Arc::clone(&site.fixture.signals);
+    let flood = tokio::spawn(async move {
+        loop {
+            for _ in 0..10_000 {
+                let change =
+                    Signal::CommandChanged { to: device_of("other", "device-1"), id: Uid::from_u128(0) };
+                signals.publish(change).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(ended().await, format!("tenants/acme/commands/{lost}"));
+    flood.abort();
+    one.drain().await;
+    unheard.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,10 @@
 //! Who a device is, and for whom it may speak.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -20,6 +24,9 @@ use weir_core::{
 const CACHED_MAX: usize = 65_536;
 /// A connection that lags behind so many changes takes them as one unknown change.
 const CHANGES_MAX: usize = 1_024;
+/// Revocations that are remembered, at about 150 bytes each. One matters until those who showed the credential have looked,
+/// which they do at once: more are never heard before that.
+const REVOKED_MAX: usize = 16_384;
 
 /// A device and what it may send.
 #[derive(Debug, Clone)]
@@ -34,6 +41,7 @@ pub(crate) struct Authenticated {
     pub(crate) access: DeviceAccess,
     /// What it showed, to be shown again by [`Access::recheck`].
     pub(crate) token: Arc<str>,
+    credential: Arc<str>,
 }
 
 /// Something about a device changed: whoever holds a connection of it calls [`Access::recheck`].
@@ -76,6 +84,7 @@ impl Change {
 pub(crate) struct Access {
     registry: Arc<dyn Registry>,
     cache: Mutex<Cache>,
+    revoked: Mutex<Revoked>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -87,9 +96,58 @@ struct Cache {
     generation: u64,
 }
 
+/// What was heard to be revoked: whoever showed it is put out, also while the registry cannot be asked.
+#[derive(Default)]
+struct Revoked {
+    all: HashSet<Arc<Shown>>,
+    oldest_first: VecDeque<Arc<Shown>>,
+}
+
+/// The id of what a caller showed; none comes back once it is revoked.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Shown {
+    Credential(String),
+    Token(String),
+}
+
+impl Revoked {
+    fn add(&mut self, shown: Shown) {
+        let shown = Arc::new(shown);
+        if !self.all.insert(Arc::clone(&shown)) {
+            return;
+        }
+        self.oldest_first.push_back(shown);
+        if self.oldest_first.len() > REVOKED_MAX
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+}
+
 impl Access {
     pub(crate) fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry, cache: Mutex::default(), changes: broadcast::Sender::new(CHANGES_MAX) }
+        let changes = broadcast::Sender::new(CHANGES_MAX);
+        Self { registry, cache: Mutex::default(), revoked: Mutex::default(), changes }
+    }
+
+    /// Whether what this caller showed still counts, as far as was heard.
+    ///
+    /// # Errors
+    /// `Unauthenticated` where it is revoked.
+    pub(crate) fn check_shown(&self, who: &Principal) -> Result<()> {
+        match who {
+            Principal::Device { credential, .. } => self.check(&Shown::Credential(credential.clone())),
+            Principal::Token { id, .. } => self.check(&Shown::Token(id.clone())),
+            Principal::Service => Ok(()),
+        }
+    }
+
+    fn check(&self, shown: &Shown) -> Result<()> {
+        if !self.revoked.lock().all.contains(shown) {
+            return Ok(());
+        }
+        Err(Error::unauthenticated("the token was revoked"))
     }
 
     /// The device that holds `token`, which must be a device's (`wd_…`).
@@ -97,10 +155,12 @@ impl Access {
     /// # Errors
     /// `Unauthenticated` for a bad one; `PermissionDenied` for an API token or a disabled device; `Unavailable`.
     pub(crate) async fn authenticate(&self, token: &str) -> Result<Authenticated> {
-        match self.registry.authenticate(token).await? {
-            Principal::Device { tenant, device, uid, .. } => {
+        let who = self.registry.authenticate(token).await?;
+        self.check_shown(&who)?; // the registry may not have heard of it yet
+        match who {
+            Principal::Device { tenant, device, uid, credential } => {
                 let access = self.own(&tenant, &device, uid).await?;
-                Ok(Authenticated { access, token: token.into() })
+                Ok(Authenticated { access, token: token.into(), credential: credential.into() })
             }
             Principal::Token { .. } => Err(Error::permission_denied(
                 "this is an API token; a device connects with its own credential (wd_…)",
@@ -144,6 +204,7 @@ impl Access {
     /// # Errors
     /// As [`Access::authenticate`].
     pub(crate) async fn recheck(&self, known: &Authenticated) -> Result<Authenticated> {
+        self.check(&Shown::Credential(known.credential.to_string()))?;
         let device = &known.access.device;
         self.fetch(&device.tenant, &device.id).await?;
         self.authenticate(&known.token).await
@@ -235,7 +296,10 @@ impl Access {
                 self.forget(|(of, id), _| *of == tenant && *id == device);
                 Change::Device(tenant, uid)
             }
-            Some(Signal::CredentialRevoked { tenant, uid, .. }) => Change::Device(tenant, uid),
+            Some(Signal::CredentialRevoked { tenant, uid, credential }) => {
+                self.revoked.lock().add(Shown::Credential(credential));
+                Change::Device(tenant, uid)
+            }
             Some(Signal::ProfileChanged { tenant, profile }) => {
                 self.forget(|(of, _), access| *of == tenant && access.device.profile == profile);
                 Change::Tenant(tenant)
@@ -248,7 +312,10 @@ impl Access {
                 self.forget(|_, _| true);
                 Change::Unknown
             }
-            Some(Signal::TokenRevoked { token }) => Change::Token(token),
+            Some(Signal::TokenRevoked { token }) => {
+                self.revoked.lock().add(Shown::Token(token.clone()));
+                Change::Token(token)
+            }
             Some(_) => return,
         };
         drop(self.changes.send(change)); // nobody may be listening
@@ -349,6 +416,27 @@ mod tests {
         ) -> Result<Vec<Arc<Device>>> {
             Ok(Vec::new())
         }
+    }
+
+    #[test]
+    fn what_is_remembered_of_revocations_is_bounded_and_the_newest_are_kept() {
+        let access = Access::new(Arc::new(Nobody));
+        let token = |n: usize| Signal::TokenRevoked { token: n.to_string() };
+        let who = |n: usize| Principal::Token { id: n.to_string(), tenant: None, scopes: Vec::new() };
+        for n in 0..=REVOKED_MAX {
+            access.take(Some(token(n)));
+            access.take(Some(token(n))); // each is told twice
+        }
+        assert_eq!(access.revoked.lock().oldest_first.len(), REVOKED_MAX);
+        assert!(access.check_shown(&who(0)).is_ok());
+        assert!((1..=REVOKED_MAX).all(|n| access.check_shown(&who(n)).is_err()));
+        let device = Principal::Device {
+            tenant: TenantId::new("t1").unwrap(),
+            device: DeviceId::new("d1").unwrap(),
+            uid: Uid::from_u128(1),
+            credential: "1".to_owned(),
+        };
+        assert!(access.check_shown(&device).is_ok(), "a credential is not the token of the same id");
     }
 
     #[tokio::test]

@@ -97,6 +97,8 @@ pub struct Queued {
 
 /// The reason of `Aborted` to an older session: the newer one is gone, and it may attach again.
 pub const SESSION_ENDED: &str = "SESSION_ENDED";
+/// The reason of `Aborted` to an older session: the newer one has said when it ends, and has the commands until then.
+pub const SESSION_ENDING: &str = "SESSION_ENDING";
 
 /// A device's pending commands: asked by ingest, answered by commands.
 #[async_trait]
@@ -108,7 +110,7 @@ pub trait CommandQueue: Send + Sync {
     async fn attach(&self, device: &DeviceKey, session: Session) -> Result<SessionEpoch>;
 
     /// This session wants no more commands: `after` so long, an older session that asks is told `SESSION_ENDED` and may attach
-    /// again. Until then it may still say what it delivered. Changes nothing where a newer session attached; of two calls the
+    /// again; before that it is told `SESSION_ENDING`. Until then this one may still take commands and say what it delivered. Changes nothing where a newer session attached; of two calls the
     /// one that ends earlier counts.
     ///
     /// # Errors

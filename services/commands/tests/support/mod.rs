@@ -26,8 +26,8 @@ use weir_core::{
     command::{Answer, DeviceKey, Order},
     device::{Device, Profile},
     port::{
-        CommandQueue, CommandSender, KeyRange, Leases, Log, Records, Registry, SendCommand, Session, Stored,
-        Table, Write,
+        CommandQueue, CommandSender, KeyRange, Leases, Log, Records, Registry, SendCommand, Session, Signals,
+        Stored, Table, Write,
     },
     principal::{Principal, Scope},
     selector::Selector,
@@ -230,11 +230,16 @@ impl Fixture {
 
     /// Another replica over the same engines.
     pub async fn replica(&self, leases: Arc<dyn Leases>) -> Arc<Service> {
+        self.replica_with(leases, Arc::clone(&self.signals) as _).await
+    }
+
+    /// Another replica over the same engines, whose signals are these.
+    pub async fn replica_with(&self, leases: Arc<dyn Leases>, signals: Arc<dyn Signals>) -> Arc<Service> {
         Service::start(
             self.config.clone(),
             Arc::clone(&self.log),
             Arc::clone(&self.records) as _,
-            Arc::clone(&self.signals) as _,
+            signals,
             leases,
             Arc::new(AllDevices),
             Arc::clone(&self.clock) as _,

@@ -143,12 +143,19 @@ impl Exchange {
                 _ = recheck.tick() => true,
             };
             if concerned
-                && let Err(error) = self.edge.access.authenticate_headers(&self.headers).await
+                && let Err(error) = self.check_access().await
                 && !error.kind().retryable()
             {
                 return error;
             }
         }
+    }
+}
+
+impl Exchange {
+    async fn check_access(&self) -> Result<()> {
+        self.edge.access.check_shown(&self.who)?; // known also while the registry is away
+        self.edge.access.authenticate_headers(&self.headers).await.map(drop)
     }
 }
 

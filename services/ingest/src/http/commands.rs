@@ -2,7 +2,8 @@
 //!
 //! A poll is the device's newest session while it is open. When it ends it gives that place back: at once where it took
 //! nothing, else when the device acknowledges or answers what it took, or when the time for that is over. An older MQTT
-//! session that is still connected then attaches again.
+//! session that is still connected then attaches again. It attaches with an end, so that the place is free at the latest
+//! when a device could no longer acknowledge what a poll took, also where its end could not be told.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -71,6 +72,8 @@ struct Place {
     api: Arc<Api>,
     key: DeviceKey,
     epoch: SessionEpoch,
+    /// When the poll ends at the latest.
+    until: Instant,
     after: Duration,
 }
 
@@ -98,7 +101,7 @@ impl Poll {
         loop {
             let queued = match api.edge.commands.next(&self.place.key, self.place.epoch).await {
                 Err(error) if error.reason() == SESSION_ENDED => {
-                    self.place.epoch = api.attach(&self.place.key, true).await?;
+                    self.place.epoch = api.attach(&self.place.key, Some(self.place.until)).await?;
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::Aborted => return Ok(None), // a newer session has the commands
@@ -157,8 +160,7 @@ impl Api {
         let until = Instant::now() + self.wait(query)?;
         let key = who.access.key();
         let bell = self.edge.doorbells.put_up_beside(key.uid); // before asking, so that nothing comes in between unheard
-        let epoch = self.attach(&key, true).await?;
-        let place = Place { api: Arc::clone(self), key, epoch, after: Duration::ZERO };
+        let place = self.place(key, until).await?;
         let mut poll = Poll { who, changes, place };
         loop {
             if let Some(queued) = poll.take().await? {
@@ -184,11 +186,11 @@ impl Api {
         let key = device.key();
         let epoch = match self.epochs.get(key.uid) {
             Some(held) => held.epoch,
-            None => self.attach(&key, false).await?, // it polled before a restart, or another replica
+            None => self.attach(&key, None).await?, // it polled before a restart, or another replica
         };
         let done = match self.edge.commands.delivered(&key, epoch, command).await {
             Err(error) if error.kind() == ErrorKind::Aborted => {
-                let epoch = self.attach(&key, false).await?;
+                let epoch = self.attach(&key, None).await?;
                 self.edge.commands.delivered(&key, epoch, command).await
             }
             done => done,
@@ -210,12 +212,25 @@ impl Api {
         }
     }
 
-    /// `open` says whether it is for a poll, which gives the place back when it ends.
-    async fn attach(&self, key: &DeviceKey, open: bool) -> Result<SessionEpoch> {
+    /// Takes the place of the newest session for a poll. Beside the request, so that a client that goes away meanwhile leaves
+    /// nothing behind.
+    async fn place(self: &Arc<Self>, key: DeviceKey, until: Instant) -> Result<Place> {
+        let api = Arc::clone(self);
+        let taking = tokio::spawn(async move {
+            let epoch = api.attach(&key, Some(until)).await?;
+            Ok(Place { api, key, epoch, until, after: Duration::ZERO })
+        });
+        taking.await.map_err(|source| Error::internal("a poll cannot attach").with_source(source))?
+    }
+
+    /// `until` says how long a poll is open, which gives the place back when it ends.
+    async fn attach(&self, key: &DeviceKey, until: Option<Instant>) -> Result<SessionEpoch> {
         // One session for each device, the same on every replica: a poll is the same client whichever one it reaches.
         let session = Session(Uid::hash(&[b"http", &key.uid.to_bytes()]));
         let epoch = self.edge.commands.attach(key, session).await?;
-        self.epochs.set(key.uid, Held { epoch, open });
+        self.epochs.set(key.uid, Held { epoch, open: until.is_some() });
+        let open = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        self.detach(key, epoch, open + ACKNOWLEDGE_WITHIN).await;
         Ok(epoch)
     }
 

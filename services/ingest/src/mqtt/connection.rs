@@ -351,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn subscriptions_are(&mut self, changed: Changed, anew: bool) {
         self.subscriptions = changed.subscriptions;
-        self.outbound.want(&self.who.access.key(), None, self.subscriptions.own(), anew);
+        self.outbound.want(&self.who.access.key(), None, self.subscriptions.own(), changed.own);
         for child in self.outbound.children() {
             let qos = self.subscriptions.child(&child.device);
             self.outbound.want(&child, Some(&child.device), qos, false);
@@ -360,6 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let id = &child.device.id;
             self.outbound.want(&child.key(), Some(id), self.subscriptions.child(id), anew);
         }
+        self.outbound.give_back();
     }
 
     fn acked(&mut self, acked: acks::Ended) -> Result<(), End> {

@@ -5,8 +5,9 @@
 //! is under way. What the queue is asked runs beside the reading of the socket, one question for each line at a time.
 //!
 //! The newest session that subscribed has a device's commands, and only the queue knows which that is: a newer one may be at
-//! another replica. It gives its place back when its connection ends; then the newest of the others takes it. Where it
-//! could not, since its replica died, an older one takes the place when it sees that a replica is gone.
+//! another replica. It gives its place back when it unsubscribes or its connection ends; then the newest of the others takes
+//! it. Where it could not, the session that is the newest by the records takes the place on its tick. An open poll is never
+//! robbed so: the queue knows when it ends.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +20,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use weir_core::{
     DeviceId, Error, ErrorKind, Uid,
     command::{Answer, DeviceKey},
-    port::{CommandQueue, Queued, SESSION_ENDED, Session, SessionEpoch},
+    port::{CommandQueue, Queued, SESSION_ENDED, SESSION_ENDING, Session, SessionEpoch},
 };
 
 use super::{protocol::Protocol, server::Server, subscribe::Subscriptions, topics};
@@ -35,7 +36,7 @@ const LINES_MAX: usize = 1_024;
 /// ever sent within one.
 const SKIPS_MAX: usize = 64;
 
-/// How often a place is given back that cannot be: over some six seconds, then an older session waits until it subscribes.
+/// How often a place is given back that cannot be: over some six seconds, then an older session takes it on its tick.
 const GIVE_BACK_TRIES: u32 = 6;
 /// The first pause between.
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(200);
@@ -58,6 +59,8 @@ pub(super) struct Outbound {
     ready: VecDeque<(Uid, SessionEpoch, Queued)>,
     /// What waits for the client's PUBACK, by packet identifier.
     sent: HashMap<u16, Sent>,
+    /// Places of lines that are no longer wanted, until [`Outbound::give_back`].
+    left: Vec<Held>,
 }
 
 /// The commands of one device.
@@ -78,6 +81,10 @@ struct Line {
     held: Option<SessionEpoch>,
     /// The question under way attaches first.
     attaching: bool,
+    /// It may have the commands under an epoch that it was not told: the answer to an attach was lost.
+    unsure: bool,
+    /// Unsubscribed while a question was under way: it goes with the answer.
+    unwanted: bool,
     /// How many replicas were lost when the queue was last asked who has the commands.
     lost: u64,
     doorbell: Doorbell,
@@ -143,20 +150,19 @@ impl Outbound {
             asking: FuturesUnordered::new(),
             ready: VecDeque::new(),
             sent: HashMap::new(),
+            left: Vec::new(),
         }
     }
 
     /// The commands of this device are wanted at `qos`, or not at all. `anew` says that it was subscribed to now, which
     /// makes this session the newest.
     pub(super) fn want(&mut self, key: &DeviceKey, child: Option<&DeviceId>, qos: Option<u8>, anew: bool) {
-        let Some(qos) = qos else {
-            self.lines.remove(&key.uid);
-            return;
-        };
+        let Some(qos) = qos else { return self.leave(key.uid) };
         let full = self.lines.len() >= LINES_MAX;
         match self.lines.get_mut(&key.uid) {
             Some(line) => {
                 line.qos = qos;
+                line.unwanted = false;
                 if !anew {
                     return;
                 }
@@ -177,6 +183,8 @@ impl Outbound {
                     regained: false,
                     held: None,
                     attaching: false,
+                    unsure: false,
+                    unwanted: false,
                     lost: self.server.edge.sessions.replicas_lost(),
                     doorbell: self.server.edge.doorbells.put_up_at(key.uid, &self.bell),
                 };
@@ -184,6 +192,22 @@ impl Outbound {
             }
         }
         self.ask(key.uid);
+    }
+
+    /// A line is no longer wanted: its place goes to an older session.
+    fn leave(&mut self, uid: Uid) {
+        match self.lines.get_mut(&uid) {
+            Some(line) if line.phase == Phase::Asking => line.unwanted = true,
+            _ => self.left.extend(self.lines.remove(&uid).and_then(Line::into_held)),
+        }
+    }
+
+    /// Gives back the places of lines that are no longer wanted, beside the connection.
+    pub(super) fn give_back(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        if !left.is_empty() {
+            tokio::spawn(give_back(Arc::clone(&self.server), self.session, left));
+        }
     }
 
     /// The gateway spoke for this child: a wildcard means it, now or later.
@@ -207,14 +231,19 @@ impl Outbound {
         pressed.into_iter().for_each(|uid| self.ask(uid));
     }
 
-    /// Asks for every device: a hint may have been lost.
+    /// Asks for every device: a hint may have been lost, or the end of a newer session.
     pub(super) fn tick(&mut self) {
         let all: Vec<Uid> = self.lines.keys().copied().collect();
-        all.into_iter().for_each(|uid| self.ask(uid));
+        all.into_iter().for_each(|uid| self.ask_whether(uid, true));
     }
 
     /// Asks what may leave for a device, unless something is under way.
     pub(super) fn ask(&mut self, uid: Uid) {
+        self.ask_whether(uid, false);
+    }
+
+    /// `reclaims` says to look whether a newer session of the device itself is gone without having said so.
+    fn ask_whether(&mut self, uid: Uid, reclaims: bool) {
         let Some(line) = self.lines.get_mut(&uid) else { return };
         let epoch = match line.phase {
             Phase::Detached => None,
@@ -224,14 +253,24 @@ impl Outbound {
                 return;
             }
             // Whether the newer session is gone, a poll or one at another replica perhaps, only the queue knows.
-            Phase::Superseded(epoch) if line.doorbell.is_newest() => Some(epoch),
+            Phase::Superseded(epoch) if line.may_return() => Some(epoch),
             Phase::Sending | Phase::Superseded(_) => return,
         };
         let told = line.untold.take();
-        self.put(uid, epoch, told);
+        self.put_whether(uid, epoch, told, reclaims);
     }
 
     fn put(&mut self, uid: Uid, epoch: Option<SessionEpoch>, told: Option<(Uid, Told)>) {
+        self.put_whether(uid, epoch, told, false);
+    }
+
+    fn put_whether(
+        &mut self,
+        uid: Uid,
+        epoch: Option<SessionEpoch>,
+        told: Option<(Uid, Told)>,
+        reclaims: bool,
+    ) {
         let Some(line) = self.lines.get_mut(&uid) else { return };
         let (lost, superseded) =
             (self.server.edge.sessions.replicas_lost(), matches!(line.phase, Phase::Superseded(_)));
@@ -243,13 +282,13 @@ impl Outbound {
         let question = Question {
             server: Arc::clone(&self.server),
             key: line.key.clone(),
-            own: line.child.is_none(),
+            own: line.is_own(),
             session: self.session,
             epoch,
             acknowledges: line.qos > 0,
-            may_return: line.doorbell.is_newest(),
+            may_return: line.may_return(),
             lost,
-            reclaims: superseded && lost > line.lost,
+            reclaims: superseded && (lost > line.lost || (reclaims && line.is_own())),
         };
         self.asking.push(question.put(told).map(move |asked| (uid, asked)).boxed());
     }
@@ -265,19 +304,19 @@ impl Outbound {
         let Some(line) = self.lines.get_mut(&uid) else { return };
         line.lost = lost.unwrap_or(line.lost);
         line.telling = None;
+        line.learn(&step);
+        if line.unwanted {
+            self.left.extend(self.lines.remove(&uid).and_then(Line::into_held));
+            return self.give_back();
+        }
         match step {
-            Step::Nothing(epoch) => {
-                line.held = Some(epoch);
-                line.phase = Phase::Attached(epoch);
-            }
+            Step::Nothing(epoch) => line.phase = Phase::Attached(epoch),
             Step::Send(epoch, queued) => {
-                line.held = Some(epoch);
                 line.phase = Phase::Sending;
                 self.ready.push_back((uid, epoch, *queued));
                 return;
             }
             Step::Superseded(epoch, untold) => {
-                line.held = None;
                 line.untold = untold;
                 line.phase = match std::mem::take(&mut line.regained) && line.doorbell.is_newest() {
                     true => Phase::Detached,
@@ -286,7 +325,6 @@ impl Outbound {
                 line.again |= line.phase == Phase::Detached;
             }
             Step::Later(epoch, untold) => {
-                line.held = epoch;
                 line.phase = epoch.map_or(Phase::Detached, Phase::Attached);
                 line.untold = untold;
                 return;
@@ -331,13 +369,8 @@ impl Outbound {
 
     /// What must be given back; the doors are taken down.
     pub(super) fn into_held(self) -> Vec<Held> {
-        let held = |line: Line| {
-            let attaching = line.phase == Phase::Asking && line.attaching;
-            let epoch = line.held.filter(|_| !attaching);
-            let (own, untold) = (line.child.is_none(), line.telling.or(line.untold));
-            (attaching || epoch.is_some()).then_some(Held { key: line.key, own, epoch, untold })
-        };
-        self.lines.into_values().filter_map(held).collect()
+        let Self { lines, left, .. } = self;
+        lines.into_values().filter_map(Line::into_held).chain(left).collect()
     }
 
     fn refused(&self, error: String) -> Told {
@@ -360,11 +393,39 @@ struct Question {
     may_return: bool,
     /// How many replicas were lost before.
     lost: u64,
-    /// Whether the newer session may be gone without having said so.
+    /// Whether to look if the newer session is gone without having said so.
     reclaims: bool,
 }
 
 impl Line {
+    fn is_own(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// Whether it may be this one's turn where the newer session is gone. Whose turn it is the records say; they do not
+    /// know which gateways speak for a child: there it is the one that came last here.
+    fn may_return(&self) -> bool {
+        self.is_own() || self.doorbell.is_newest()
+    }
+
+    /// What an answer says about the place.
+    fn learn(&mut self, step: &Step) {
+        self.attaching = false;
+        match step {
+            Step::Nothing(epoch) | Step::Send(epoch, _) => (self.held, self.unsure) = (Some(*epoch), false),
+            Step::Superseded(..) => (self.held, self.unsure) = (None, false),
+            Step::Later(epoch, _) => (self.held, self.unsure) = (*epoch, epoch.is_none()),
+        }
+    }
+
+    /// What must be given back of it; its door is taken down.
+    fn into_held(self) -> Option<Held> {
+        let unknown = self.unsure || (self.phase == Phase::Asking && self.attaching);
+        let epoch = self.held.filter(|_| !unknown);
+        let (own, untold) = (self.is_own(), self.telling.or(self.untold));
+        (unknown || epoch.is_some()).then_some(Held { key: self.key, own, epoch, untold })
+    }
+
     /// The commands are this session's: it attaches anew, at the latest when what is under way ends.
     fn regain(&mut self) {
         match self.phase {
@@ -388,23 +449,26 @@ impl Question {
     }
 
     async fn step(mut self, mut told: Option<(Uid, Told)>) -> Step {
-        if self.reclaims && self.may_return {
-            match self.is_next().await {
-                Ok(true) => self.epoch = None,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(device = %self.key.device, %error, "the sessions of a device cannot be read");
-                    return Step::Later(self.epoch, told);
-                }
-            }
-        }
         let mut asked = self.ask(&mut told).await;
-        if self.may_return
-            && asked.as_ref().is_err_and(|error| error.reason() == SESSION_ENDED)
-            && self.is_next().await.unwrap_or(true)
+        if let Err(error) = &asked
+            && self.may_return
         {
-            self.epoch = None;
-            asked = self.ask(&mut told).await;
+            let is_next = match error.reason() {
+                SESSION_ENDED => self.is_next().await.unwrap_or(true),
+                SESSION_ENDING => false,
+                _ if self.reclaims && error.kind() == ErrorKind::Aborted => match self.is_next().await {
+                    Ok(is_next) => is_next,
+                    Err(error) => {
+                        tracing::warn!(device = %self.key.device, %error, "the sessions of a device cannot be read");
+                        return Step::Later(self.epoch, told);
+                    }
+                },
+                _ => false,
+            };
+            if is_next {
+                self.epoch = None;
+                asked = self.ask(&mut told).await;
+            }
         }
         match asked {
             Ok((epoch, Some(queued))) => Step::Send(epoch, Box::new(queued)),

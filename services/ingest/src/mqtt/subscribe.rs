@@ -69,6 +69,8 @@ impl Subscriptions {
 /// The answer to a SUBSCRIBE or an UNSUBSCRIBE, with what it changed.
 pub(super) struct Changed {
     pub(super) subscriptions: Subscriptions,
+    /// Whether the device's own commands were subscribed to now.
+    pub(super) own: bool,
     /// The children that are named, resolved.
     pub(super) children: Vec<DeviceAccess>,
 }
@@ -81,7 +83,7 @@ pub(super) async fn subscribe(
     before: Subscriptions,
     entries: Vec<Entry>,
 ) -> (Vec<SubackReasonCode>, Result<Changed>) {
-    let mut changed = Changed { subscriptions: before, children: Vec::new() };
+    let mut changed = Changed { subscriptions: before, own: false, children: Vec::new() };
     let mut codes = Vec::with_capacity(entries.len());
     for entry in entries {
         codes.push(match grant(&server, &who, &entry, &mut changed).await {
@@ -90,7 +92,8 @@ pub(super) async fn subscribe(
             Err(code) => code,
         });
     }
-    let recorded = server.edge.sessions.subscribed(&session, changed.subscriptions.record()).await;
+    let recorded =
+        server.edge.sessions.subscribed(&session, changed.subscriptions.record(), changed.own).await;
     (codes, recorded.map(|()| changed))
 }
 
@@ -117,6 +120,7 @@ async fn grant(
             changed.children.push(child.map_err(|error| reason::suback(&error))?);
         }
     }
+    changed.own |= matches!(wanted, Wanted::Everything | Wanted::Own);
     let qos = entry.qos.min(1);
     changed.subscriptions.put(wanted, Subscription { filter: entry.filter.clone(), qos });
     Ok(qos)
@@ -138,8 +142,8 @@ pub(super) async fn unsubscribe(
             subscriptions.0.len() < count
         })
         .collect();
-    let recorded = server.edge.sessions.subscribed(&session, subscriptions.record()).await;
-    (existed, recorded.map(|()| Changed { subscriptions, children: Vec::new() }))
+    let recorded = server.edge.sessions.subscribed(&session, subscriptions.record(), false).await;
+    (existed, recorded.map(|()| Changed { subscriptions, own: false, children: Vec::new() }))
 }
 
 /// Resolves the children that a resumed session names; those that are gone meanwhile are left out.
@@ -150,5 +154,5 @@ pub(super) async fn resume(server: Arc<Server>, who: DeviceAccess, subscriptions
             children.push(child);
         }
     }
-    Changed { subscriptions, children }
+    Changed { own: subscriptions.own().is_some(), subscriptions, children }
 }

@@ -125,14 +125,19 @@ impl Sessions {
     }
 
     async fn tell_untold(&self) {
-        let mut left = self.live.take_untold();
-        while let Some(one) = left.pop() {
-            if let Err(error) = self.record_end(&one, None).await {
-                tracing::warn!(%error, "the end of a session cannot be recorded yet");
-                left.push(one);
-                return self.live.remain_untold(left);
+        let (mut left, mut again) = (self.live.take_untold(), Vec::new());
+        while let Some(mut one) = left.pop() {
+            match self.record_end(&one, None).await {
+                Ok(()) => again.extend(std::mem::take(&mut one.again).then_some(one)),
+                Err(error) => {
+                    tracing::warn!(%error, "the end of a session cannot be recorded yet");
+                    left.push(one);
+                    break;
+                }
             }
         }
+        left.append(&mut again);
+        self.live.remain_untold(left);
     }
 
     /// Removes what has expired: sessions of devices that do not come back.
@@ -140,9 +145,9 @@ impl Sessions {
     /// # Errors
     /// `Unavailable` of the store; what remains is for the next sweep.
     pub(crate) async fn sweep(&self) -> Result<()> {
-        let mut tenant: Option<Vec<u8>> = None;
+        let mut shard: Option<Vec<u8>> = None;
         while let Some(next) =
-            self.records.partitions(SESSIONS, tenant.as_deref(), 1).await?.into_iter().next()
+            self.records.partitions(SESSIONS, shard.as_deref(), 1).await?.into_iter().next()
         {
             let mut range = KeyRange::all();
             loop {
@@ -166,7 +171,7 @@ impl Sessions {
                     None => break,
                 }
             }
-            tenant = Some(next.to_vec());
+            shard = Some(next.to_vec());
         }
         Ok(())
     }

@@ -46,6 +46,15 @@ pub(super) struct Left {
     pub(super) owner: Arc<Owner>,
     pub(super) session: Uid,
     pub(super) last_seen: Timestamp,
+    /// Its record may be written yet, by a commit that was given up: it is told once more.
+    pub(super) again: bool,
+}
+
+/// A session whose record is being written. Dropped before that has settled, its end is told later: the record may name a
+/// connection that is not there.
+pub(super) struct Opening {
+    live: Arc<Live>,
+    left: Option<Left>,
 }
 
 /// A connected session's entry, gone when dropped.
@@ -59,16 +68,22 @@ pub(super) struct Entry {
 }
 
 impl Live {
+    /// A session whose record is written from now on.
+    pub(super) fn opens(self: &Arc<Self>, owner: &Arc<Owner>, session: Uid, now: Timestamp) -> Opening {
+        let left = Left { owner: Arc::clone(owner), session, last_seen: now, again: true };
+        Opening { live: Arc::clone(self), left: Some(left) }
+    }
+
     /// Enters a session; those of the same client, and of `evicted` clients, are told to end.
     pub(super) fn enter(
         self: &Arc<Self>,
-        owner: Owner,
+        owner: Arc<Owner>,
         session: Uid,
         evicted: &[String],
         now: Timestamp,
     ) -> (Entry, oneshot::Receiver<Ended>) {
         let (end, ended) = oneshot::channel();
-        let (owner, last_seen) = (Arc::new(owner), Arc::new(AtomicI64::new(now.as_micros())));
+        let last_seen = Arc::new(AtomicI64::new(now.as_micros()));
         let mut sessions = self.sessions.lock();
         let of_device = sessions.entry(owner.device.uid).or_default();
         let mut stay = Vec::with_capacity(of_device.len() + 1);
@@ -153,12 +168,25 @@ impl Entry {
     /// As it is when its connection has gone.
     pub(super) fn left(&self) -> Left {
         let last_seen = Timestamp::from_micros(self.last_seen.load(Ordering::Relaxed));
-        Left { owner: Arc::clone(&self.owner), session: self.session, last_seen }
+        Left { owner: Arc::clone(&self.owner), session: self.session, last_seen, again: false }
     }
 
     /// Whether no other connection here took its place.
     pub(super) fn is_current(&self) -> bool {
         self.live.last_seen(self.owner.device.uid, self.session).is_some()
+    }
+}
+
+impl Opening {
+    /// Its record is written and its connection entered, or it certainly is not written.
+    pub(super) fn settled(mut self) {
+        self.left = None;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.live.remain_untold(self.left.take().into_iter().collect());
     }
 }
 

@@ -22,7 +22,7 @@ use weir_core::{
 pub(crate) use self::replicas::Replicas;
 use self::{
     live::{Entry, Left, Live, Owner},
-    record::{Record, SESSIONS, key, of_device},
+    record::{Record, SESSIONS, SHARDS, key, of_device, partition, shard},
 };
 
 mod keep;
@@ -149,21 +149,29 @@ impl Sessions {
     /// # Errors
     /// `Unavailable` of the store; `Aborted` where others of the device open all the time.
     pub(crate) async fn open(&self, connect: Connect) -> Result<OpenSession> {
-        let DeviceKey { tenant, uid, .. } = &connect.device;
+        let DeviceKey { tenant, device, uid } = &connect.device;
         let _one = self.lock(*uid)?.lock().await;
+        let place = partition(tenant, device);
+        let owner = Arc::new(Owner { device: connect.device.clone(), client_id: connect.client_id.clone() });
         let mut tries = 0;
-        let Opening { record, present, evicted, elsewhere, .. } = loop {
+        let (Opening { record, present, evicted, elsewhere, .. }, opens) = loop {
             let mut opening = self.opening(&connect).await?;
             let writes = std::mem::take(&mut opening.writes);
+            let opens = self.live.opens(&owner, opening.record.session, opening.record.connected_at);
             tries += 1;
-            match self.records.commit(SESSIONS, tenant.as_str().as_bytes(), writes).await {
-                Ok(_) => break opening,
-                Err(error) if error.kind() == ErrorKind::Aborted && tries < TRIES => {}
+            match self.records.commit(SESSIONS, &place, writes).await {
+                Ok(_) => break (opening, opens),
+                Err(error) if error.kind() == ErrorKind::Aborted => {
+                    opens.settled();
+                    if tries == TRIES {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         };
-        let owner = Owner { device: connect.device.clone(), client_id: connect.client_id };
         let (entry, ended) = self.live.enter(owner, record.session, &evicted, record.connected_at);
+        opens.settled();
         if elsewhere {
             let Record { session, client_id, .. } = record.clone();
             let DeviceKey { tenant, uid, .. } = connect.device;
@@ -218,16 +226,25 @@ impl Sessions {
         Ok(Opening { record, writes, present, evicted, elsewhere })
     }
 
-    /// Records what the session is subscribed to now, all of it; durable when it returns.
+    /// Records what the session is subscribed to now, all of it; durable when it returns. `anew` says that it subscribed to
+    /// the device's own commands, which makes it the newest that wants them.
     ///
     /// # Errors
     /// `Unavailable` of the store.
-    pub(crate) async fn subscribed(&self, session: &OpenSession, to: Vec<Subscription>) -> Result<()> {
+    pub(crate) async fn subscribed(
+        &self,
+        session: &OpenSession,
+        to: Vec<Subscription>,
+        anew: bool,
+    ) -> Result<()> {
         if !session.entry.is_current() {
             return Ok(()); // another connection has the session now
         }
         let now = self.clock.now();
-        let change = |record| Some(Record { subscriptions: to.clone(), subscribed_at: Some(now), ..record });
+        let change = |record: Record| {
+            let subscribed_at = if anew { Some(now) } else { record.subscribed_at };
+            Some(Record { subscriptions: to.clone(), subscribed_at, ..record })
+        };
         self.change(session.entry.owner(), session.id.0, change).await
     }
 
@@ -304,11 +321,11 @@ impl Sessions {
         Ok(records.into_iter().filter_map(|(record, _)| self.info(record, now)).collect())
     }
 
-    /// A tenant's sessions in order of (device, client id), after the key `after`: those of one page of records, and the key
-    /// after which the next page begins, if any.
+    /// A tenant's sessions, shard by shard in order of (device, client id), after what the page before gave: those of one page
+    /// of records, and what the next page begins after, if any.
     ///
     /// # Errors
-    /// `Unavailable` of the store.
+    /// `PAGE_TOKEN_INVALID` where no page gave `after`; `Unavailable` of the store.
     pub(crate) async fn list(
         &self,
         tenant: &TenantId,
@@ -316,11 +333,30 @@ impl Sessions {
         limit: usize,
     ) -> Result<(Vec<SessionInfo>, Option<Vec<u8>>)> {
         let now = self.clock.now();
-        let range = after.map_or_else(KeyRange::all, |after| KeyRange::all().after(after));
-        let found = self.records.scan(SESSIONS, tenant.as_str().as_bytes(), range, limit).await?;
-        let next = found.last().filter(|_| found.len() == limit).map(|last| last.key.to_vec());
-        let records = found.iter().map(Record::parse).collect::<Result<Vec<_>>>()?;
-        Ok((records.into_iter().filter_map(|record| self.info(record, now)).collect(), next))
+        let (first, mut range) = match after.and_then(<[u8]>::split_first) {
+            Some((first, key)) => (*first, KeyRange::all().after(key)),
+            None => (0, KeyRange::all()),
+        };
+        if first >= SHARDS {
+            return Err(Error::invalid(
+                "page_token",
+                "PAGE_TOKEN_INVALID",
+                "page_token is not one that a page gave",
+            ));
+        }
+        let (mut sessions, mut left) = (Vec::new(), limit);
+        for at in first..SHARDS {
+            let range = std::mem::replace(&mut range, KeyRange::all());
+            let found = self.records.scan(SESSIONS, &shard(tenant, at), range, left).await?;
+            for stored in &found {
+                sessions.extend(self.info(Record::parse(stored)?, now));
+            }
+            left = left.saturating_sub(found.len());
+            if let Some(last) = found.last().filter(|_| left == 0) {
+                return Ok((sessions, Some([&[at], &last.key[..]].concat())));
+            }
+        }
+        Ok((sessions, None))
     }
 
     fn lock(&self, uid: Uid) -> Result<&Mutex<()>> {
@@ -335,7 +371,7 @@ impl Sessions {
         session: Uid,
         change: impl Fn(Record) -> Option<Record>,
     ) -> Result<()> {
-        let partition = owner.device.tenant.as_str().as_bytes();
+        let place = partition(&owner.device.tenant, &owner.device.device);
         let key = key(&owner.device.device, &owner.client_id);
         let mut tries = 0;
         loop {
@@ -346,7 +382,7 @@ impl Sessions {
             };
             let write = Write { key: key.clone(), expect: Expect::Version(version), op };
             tries += 1;
-            match self.records.commit(SESSIONS, partition, vec![write]).await {
+            match self.records.commit(SESSIONS, &place, vec![write]).await {
                 Err(error) if error.kind() == ErrorKind::Aborted && tries < TRIES => {}
                 done => return done.map(drop),
             }
@@ -355,16 +391,16 @@ impl Sessions {
 
     /// A session's record, if no other connection has it now.
     async fn own(&self, owner: &Owner, session: Uid) -> Result<Option<(Record, u64)>> {
-        let partition = owner.device.tenant.as_str().as_bytes();
+        let place = partition(&owner.device.tenant, &owner.device.device);
         let key = key(&owner.device.device, &owner.client_id);
-        let Some(stored) = self.records.get(SESSIONS, partition, &key).await? else { return Ok(None) };
+        let Some(stored) = self.records.get(SESSIONS, &place, &key).await? else { return Ok(None) };
         let record = Record::parse(&stored)?;
         Ok((record.session == session).then_some((record, stored.version)))
     }
 
     async fn of_device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Vec<(Record, u64)>> {
-        let partition = tenant.as_str().as_bytes();
-        let found = self.records.scan(SESSIONS, partition, of_device(device), OF_DEVICE_MAX).await?;
+        let place = partition(tenant, device);
+        let found = self.records.scan(SESSIONS, &place, of_device(device), OF_DEVICE_MAX).await?;
         found.iter().map(|stored| Ok((Record::parse(stored)?, stored.version))).collect()
     }
 

@@ -5,14 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use weir_core::{
-    DeviceId, Result, Timestamp, Uid, json,
+    DeviceId, Result, TenantId, Timestamp, Uid, json,
     port::{KeyRange, Stored, Table},
 };
 
 use super::Subscription;
 
-/// One record partition for each tenant; keys are device id, NUL, client id, so that a scan is in the order of both.
+/// Keys are device id, NUL, client id, so that a scan is in the order of both; the record partition is a tenant's shard.
 pub(super) const SESSIONS: Table = Table("sessions");
+/// A store agrees on conditional writes of one record partition one after the other, at some 200 a second where replicas
+/// agree over a network, and all devices of a tenant may come back at once. Few enough that a list looks at all of them.
+pub(super) const SHARDS: u8 = 64;
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub(super) struct Record {
     pub(super) expiry_seconds: u64,
     #[serde(default)]
     pub(super) subscriptions: Vec<Subscription>,
-    /// When it subscribed last: of several sessions the newest by this gets the device's commands.
+    /// When it subscribed to the device's own commands last: of several sessions the newest by this gets the device's commands.
     #[serde(default)]
     pub(super) subscribed_at: Option<Timestamp>,
     /// The replica that holds the connection. None of a process that is there wrote a record without one.
@@ -57,6 +60,17 @@ impl Record {
     pub(super) fn expiry(&self) -> Duration {
         Duration::from_secs(self.expiry_seconds)
     }
+}
+
+/// The record partition of a device's sessions.
+pub(super) fn partition(tenant: &TenantId, device: &DeviceId) -> Bytes {
+    let hash = Uid::hash(&[device.as_str().as_bytes()]).as_u128() % u128::from(SHARDS);
+    shard(tenant, u8::try_from(hash).unwrap_or(0)) // it always fits
+}
+
+/// The record partition of a tenant's shard.
+pub(super) fn shard(tenant: &TenantId, shard: u8) -> Bytes {
+    format!("{tenant}/{shard:02}").into()
 }
 
 /// The key of a session.

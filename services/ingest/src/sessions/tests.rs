@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
-use weir_core::port::{Member, Topic, View};
+use weir_core::port::{Member, Stored, Table, Topic, View};
 use weir_log_embedded::LocalSignals;
 
 use super::*;
@@ -72,6 +73,12 @@ impl Bench {
         self.sessions.open(self.connect(client_id)).await.unwrap()
     }
 
+    /// What the store has of the device.
+    async fn stored(&self) -> usize {
+        let place = partition(&self.device.tenant, &self.device.device);
+        self.records.scan(SESSIONS, &place, KeyRange::all(), 10).await.unwrap().len()
+    }
+
     async fn list(&self) -> Vec<(String, bool)> {
         let sessions = self.sessions.of(&self.device.tenant, &self.device.device).await.unwrap();
         sessions.into_iter().map(|session| (session.client_id, session.connected)).collect()
@@ -87,7 +94,7 @@ async fn a_session_is_resumed_with_its_subscriptions_until_it_expires() {
     let mut bench = Bench::new();
     let session = bench.open("a").await;
     assert!(!session.present);
-    bench.sessions.subscribed(&session, vec![filter("v1/#")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("v1/#")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     bench.restart();
     bench.pass(30);
@@ -105,7 +112,7 @@ async fn a_session_is_resumed_with_its_subscriptions_until_it_expires() {
 async fn a_clean_start_or_an_expiry_of_zero_leaves_nothing() {
     let bench = Bench::new();
     let session = bench.open("a").await;
-    bench.sessions.subscribed(&session, vec![filter("x")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("x")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     let session = bench.sessions.open(Connect { clean_start: true, ..bench.connect("a") }).await.unwrap();
     assert!(!session.present && session.subscriptions.is_empty());
@@ -120,7 +127,7 @@ async fn the_same_client_takes_its_session_over_and_the_old_connection_changes_n
     let new = bench.open("a").await;
     assert_eq!(old.ended.try_recv().unwrap(), Ended::TakenOver);
     assert!(new.present && new.id != old.id);
-    bench.sessions.subscribed(&old, vec![filter("old")]).await.unwrap();
+    bench.sessions.subscribed(&old, vec![filter("old")], true).await.unwrap();
     bench.sessions.close(old, Some(Duration::ZERO)).await.unwrap();
     assert_eq!(bench.list().await, [("a".to_owned(), true)]);
     bench.sessions.close(new, None).await.unwrap();
@@ -154,38 +161,45 @@ async fn after_a_restart_nothing_is_connected() {
     bench.pass(61);
     assert!(bench.list().await.is_empty());
     bench.sessions.sweep().await.unwrap();
-    let left = bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap();
-    assert!(left.is_empty());
+    assert_eq!(bench.stored().await, 0);
 }
 
 #[tokio::test]
 async fn a_device_made_anew_under_its_id_inherits_nothing() {
     let mut bench = Bench::new();
     let session = bench.open("a").await;
-    bench.sessions.subscribed(&session, vec![filter("x")]).await.unwrap();
+    bench.sessions.subscribed(&session, vec![filter("x")], true).await.unwrap();
     bench.sessions.close(session, None).await.unwrap();
     bench.device.uid = Uid::from_u128(2);
     assert!(!bench.open("a").await.present);
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_without_gap() {
+async fn pages_follow_each_other_over_all_shards_without_gap_and_those_of_a_device_are_together() {
     let mut bench = Bench::new();
     let mut open = Vec::new();
-    for device in 0..5_u128 {
-        bench.device = testing::device("t1", &format!("d{device}"), Uid::from_u128(device)).key();
+    for device in 0..40_u128 {
+        bench.device = testing::device("t1", &format!("d{device:02}"), Uid::from_u128(device)).key();
         open.push(bench.open("x").await);
+        open.push(bench.open("y").await);
     }
-    let (mut seen, mut after) = (Vec::new(), None);
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let (page, next) = bench.sessions.list(&bench.device.tenant, after.as_deref(), 2).await.unwrap();
-        seen.extend(page.into_iter().map(|session| session.device.to_string()));
+        let (page, next) = bench.sessions.list(&bench.device.tenant, after.as_deref(), 3).await.unwrap();
+        seen.extend(page.into_iter().map(|session| (session.device.to_string(), session.client_id)));
+        pages += 1;
         match next {
             Some(next) => after = Some(next),
             None => break,
         }
     }
-    assert_eq!(seen, ["d0", "d1", "d2", "d3", "d4"]);
+    assert!(seen.chunks(2).all(|two| two[0].0 == two[1].0 && two[0].1 == "x" && two[1].1 == "y"), "{seen:?}");
+    assert!(!seen.is_sorted(), "they are spread");
+    seen.sort();
+    let all = (0..40).flat_map(|n| ["x", "y"].map(|client| (format!("d{n:02}"), client.to_owned())));
+    assert_eq!((seen, pages), (all.collect(), 80 / 3 + 1));
+    let error = bench.sessions.list(&bench.device.tenant, Some(b"\xffd1"), 3).await.unwrap_err();
+    assert_eq!(error.reason(), "PAGE_TOKEN_INVALID");
 }
 
 fn see(sessions: &Sessions, ids: &[u128], bench: &Bench) {
@@ -224,7 +238,7 @@ async fn a_session_at_one_replica_is_listed_at_the_other_and_offline_once_that_o
     bench.pass(1);
     assert!(bench.list().await.is_empty());
     bench.sessions.sweep().await.unwrap();
-    assert!(bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap().is_empty());
+    assert_eq!(bench.stored().await, 0);
 }
 
 #[tokio::test]
@@ -233,10 +247,10 @@ async fn a_client_that_moved_is_online_and_what_its_dead_replica_left_changes_no
     let other = bench.replica(2);
     see(&bench.sessions, &[1, 2], &bench);
     let old = other.open(bench.connect("a")).await.unwrap();
-    other.subscribed(&old, vec![filter("v1/#")]).await.unwrap();
+    other.subscribed(&old, vec![filter("v1/#")], true).await.unwrap();
     let new = bench.open("a").await;
     assert!(new.present && new.subscriptions == [filter("v1/#")]);
-    other.subscribed(&old, vec![filter("old")]).await.unwrap();
+    other.subscribed(&old, vec![filter("old")], true).await.unwrap();
     other.close(old, Some(Duration::ZERO)).await.unwrap();
     see(&bench.sessions, &[1], &bench);
     assert_eq!(bench.list().await, connected("a"));
@@ -345,8 +359,7 @@ async fn replicas_that_open_the_same_client_at_once_leave_one_session() {
         other.check_device(bench.device.uid).await.unwrap();
         let ended = [one.ended.try_recv().is_ok(), two.ended.try_recv().is_ok()];
         assert!(ended[0] != ended[1], "{ended:?}");
-        let found = bench.records.scan(SESSIONS, b"t1", KeyRange::all(), 10).await.unwrap();
-        assert_eq!(found.len(), 1);
+        assert_eq!(bench.stored().await, 1);
     }
 }
 
@@ -360,13 +373,87 @@ async fn of_sessions_at_several_replicas_the_one_that_subscribed_last_is_next() 
     bench.pass(1);
     let second = other.open(bench.connect("b")).await.unwrap();
     let wants = |to: &[Subscription]| !to.is_empty();
-    other.subscribed(&second, vec![filter("#")]).await.unwrap();
+    other.subscribed(&second, vec![filter("#")], true).await.unwrap();
     assert!(other.is_next(&bench.device, second.id, wants).await.unwrap());
     bench.pass(1);
-    bench.sessions.subscribed(&first, vec![filter("#")]).await.unwrap();
+    bench.sessions.subscribed(&first, vec![filter("#")], true).await.unwrap();
     assert!(!other.is_next(&bench.device, second.id, wants).await.unwrap());
     assert!(bench.sessions.is_next(&bench.device, first.id, wants).await.unwrap());
+    bench.pass(1);
+    other.subscribed(&second, vec![filter("#")], false).await.unwrap();
+    assert!(
+        bench.sessions.is_next(&bench.device, first.id, wants).await.unwrap(),
+        "a filter that the other took away does not make it the newest"
+    );
     assert!(bench.sessions.has_others(&bench.device, first.id).await.unwrap());
     other.close(second, None).await.unwrap();
     assert!(!bench.sessions.has_others(&bench.device, first.id).await.unwrap());
+}
+
+/// Takes a commit without saying so.
+struct Silent {
+    inner: Arc<dyn Records>,
+    /// Nothing is ever said; else that it is not known.
+    hangs: bool,
+}
+
+#[async_trait::async_trait]
+impl Records for Silent {
+    async fn get(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Stored>> {
+        self.inner.get(table, partition, key).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: &[u8],
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        self.inner.scan(table, partition, range, limit).await
+    }
+    async fn commit(&self, table: Table, partition: &[u8], writes: Vec<Write>) -> Result<Vec<u64>> {
+        self.inner.commit(table, partition, writes).await?;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Err(Error::unavailable("whether it was taken is not known"))
+    }
+    async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>> {
+        self.inner.partitions(table, after, limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_recorded_but_never_opened_does_not_stay_connected() {
+    for hangs in [true, false] {
+        let bench = Bench::new();
+        let silent: Arc<dyn Records> = Arc::new(Silent { inner: Arc::clone(&bench.records), hangs });
+        let mut other = replica(&silent, &bench.signals, &bench.clock, 2);
+        see(&bench.sessions, &[1, 2], &bench);
+        {
+            let open = other.open(bench.connect("a"));
+            tokio::pin!(open);
+            let recorded = async {
+                while bench.list().await != connected("a") {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                opened = &mut open => assert!(opened.is_err()),
+                () = recorded => {} // it is given up
+            }
+        }
+        assert_eq!(bench.list().await, connected("a"), "nobody else can know");
+        other.records = Arc::clone(&bench.records);
+        let end = CancellationToken::new();
+        let told = async {
+            while bench.list().await != [("a".to_owned(), false)] {
+                tokio::task::yield_now().await;
+            }
+            end.cancel();
+        };
+        let both = async { tokio::join!(other.keep(&end), told) };
+        tokio::time::timeout(testing::PATIENCE, both).await.unwrap();
+    }
 }

@@ -93,6 +93,31 @@ async fn commands_go_to_the_newest_subscriber_and_back_when_it_is_gone() {
 }
 
 #[tokio::test]
+async fn when_the_newest_subscriber_unsubscribes_commands_go_to_the_one_before() {
+    let edge = Edge::start().await;
+    let sensor = edge.people.add("acme", "sensor", false);
+    let named = |client_id: &str| Hello { client_id: client_id.to_owned(), ..Hello::of("sensor") };
+    let mut older = edge.connect_as(5, named("older")).await;
+    older.subscribe(&[("#", Qos::AtLeastOnce)]).await;
+    let mut newer = edge.connect_as(5, named("newer")).await;
+    for round in ["one", "two"] {
+        newer.subscribe(&[("#", Qos::AtLeastOnce)]).await;
+        let id = edge.command(&sensor, round).await;
+        let arrived = newer.arrived().await;
+        assert_eq!(arrived.command(), id);
+        newer.puback(&arrived).await;
+        reaches(&edge, &sensor, id, State::Delivered).await;
+        assert_eq!(newer.unsubscribe("#").await, [0]);
+        let id = edge.command(&sensor, round).await;
+        let arrived = older.arrived().await;
+        assert_eq!(arrived.command(), id);
+        older.puback(&arrived).await;
+        reaches(&edge, &sensor, id, State::Delivered).await;
+    }
+    newer.ping().await; // it heard nothing more
+}
+
+#[tokio::test]
 async fn an_answer_that_makes_no_sense_fails_its_command_and_blocks_nothing() {
     let edge = Edge::start().await;
     let sensor = edge.people.add("acme", "sensor", false);

@@ -198,6 +198,26 @@ async fn a_revoked_token_and_a_deleted_device_end_their_connections() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_is_heard_ends_the_connections_of_that_token_also_while_the_registry_is_away() {
+    let edge = Edge::start().await;
+    let sensor = edge.people.add("acme", "sensor", false);
+    edge.people.add("acme", "good", false);
+    let mut revoked = edge.connect(5, "sensor").await;
+    let mut good = edge.connect(5, "good").await;
+    edge.people.leave();
+    let signal = |credential: &str| Signal::CredentialRevoked {
+        tenant: sensor.tenant.clone(),
+        uid: sensor.uid,
+        credential: credential.to_owned(),
+    };
+    edge.signals.publish(signal("another-of-sensor")).await;
+    revoked.ping().await;
+    edge.signals.publish(signal("token-of-sensor")).await;
+    assert_eq!(revoked.told_to_go().await.codes, [0x87]);
+    good.ping().await;
+}
+
+#[tokio::test]
 async fn a_device_that_becomes_a_gateway_needs_no_new_connection() {
     let edge = Edge::start().await;
     let gateway = edge.people.add("acme", "gateway", false);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,8 +19,8 @@ use weir_core::{
     command::{Answer, Command, DeviceKey, Order, Request, State},
     device::{Device, Profile},
     port::{
-        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, SESSION_ENDED, Session,
-        SessionEpoch,
+        Batch, Bounds, CommandQueue, Log, LogIdentity, LogReader, Queued, Registry, SESSION_ENDED,
+        SESSION_ENDING, Session, SessionEpoch,
     },
     principal::Principal,
     selector::Selector,
@@ -28,6 +31,7 @@ use weir_core::{
 pub(crate) struct People {
     devices: Mutex<HashMap<(TenantId, DeviceId), Arc<Device>>>,
     tokens: Mutex<HashMap<String, (TenantId, DeviceId)>>,
+    away: AtomicBool,
 }
 
 impl People {
@@ -53,6 +57,19 @@ impl People {
         key
     }
 
+    /// It cannot be asked any more.
+    pub(crate) fn leave(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    fn is_there(&self) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            Err(Error::unavailable("the registry is away"))
+        } else {
+            Ok(())
+        }
+    }
+
     pub(crate) fn revoke(&self, token: &str) {
         self.tokens.lock().remove(token);
     }
@@ -71,6 +88,7 @@ impl People {
 #[async_trait]
 impl Registry for People {
     async fn authenticate(&self, token: &str) -> Result<Principal> {
+        self.is_there()?;
         if token == "an-api-token" {
             return Ok(Principal::Token { id: "1".to_owned(), tenant: None, scopes: Vec::new() });
         }
@@ -81,6 +99,7 @@ impl Registry for People {
     }
 
     async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Arc<Device>> {
+        self.is_there()?;
         let found = self.devices.lock().get(&(tenant.clone(), device.clone())).cloned();
         found.ok_or_else(|| Error::not_found(format!("tenants/{tenant}/devices/{device}")))
     }
@@ -109,8 +128,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct Waiting {
     epoch: u64,
-    /// The newest session is gone.
-    ended: bool,
+    /// The newest session is gone, or has said that it will be.
+    ended: Option<&'static str>,
     /// The epoch in which each was sent.
     commands: VecDeque<(Command, Option<u64>)>,
 }
@@ -171,7 +190,7 @@ impl Queue {
         let mut devices = self.devices.lock();
         let waiting = devices.entry(device.uid).or_default();
         if epoch.is_some_and(|epoch| epoch.0 != waiting.epoch) {
-            let reason = if waiting.ended { SESSION_ENDED } else { "SESSION_REPLACED" };
+            let reason = waiting.ended.unwrap_or("SESSION_REPLACED");
             return Err(Error::new(ErrorKind::Aborted, reason, "a newer session attached"));
         }
         change(waiting)
@@ -201,14 +220,17 @@ impl CommandQueue for Queue {
     async fn attach(&self, device: &DeviceKey, _: Session) -> Result<SessionEpoch> {
         self.with(device, None, |waiting| {
             waiting.epoch += 1;
-            waiting.ended = false;
+            waiting.ended = None;
             Ok(SessionEpoch(waiting.epoch))
         })
     }
 
     async fn detach(&self, device: &DeviceKey, epoch: SessionEpoch, after: Duration) -> Result<()> {
         self.with(device, None, |waiting| {
-            waiting.ended |= after.is_zero() && epoch.0 == waiting.epoch;
+            if epoch.0 == waiting.epoch {
+                let first = waiting.ended.unwrap_or(SESSION_ENDING);
+                waiting.ended = Some(if after.is_zero() { SESSION_ENDED } else { first });
+            }
             Ok(())
         })
     }

@@ -1,11 +1,16 @@
 //! Commands that reach their device wherever it is.
 
 use mqtt_protocol_core::mqtt::packet::Qos;
-use weir_core::command::DeviceKey;
+use weir_core::{
+    Uid,
+    command::DeviceKey,
+    port::{CommandQueue, Session},
+};
+use weir_proto::commands::v1::CommandState;
 
 use crate::{
     client::Client,
-    edge::{Cluster, Replica, eventually},
+    edge::{Cluster, PATIENCE, Replica, eventually},
 };
 
 const ALL: [(&str, Qos); 1] = [("#", Qos::AtLeastOnce)];
@@ -85,6 +90,19 @@ async fn commands_go_to_the_newest_session_at_whichever_replica_and_back_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_the_newest_session_unsubscribes_the_next_one_at_the_other_replica_has_the_commands() {
+    let cluster = Cluster::start().await;
+    let (one, two) = (cluster.replica().await, cluster.replica().await);
+    let sensor = cluster.people.add("acme", "sensor", false);
+    let mut older = taker(&one, "older").await;
+    let mut newer = taker(&two, "newer").await;
+    reaches(&cluster, &sensor, "one", &mut newer).await;
+    assert_eq!(newer.unsubscribe("#").await, [0]);
+    reaches(&cluster, &sensor, "two", &mut older).await;
+    newer.ping().await; // it heard nothing more
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_session_that_has_no_commands_takes_them_from_nobody() {
     let cluster = Cluster::start().await;
     let (one, two) = (cluster.replica().await, cluster.replica().await);
@@ -117,6 +135,21 @@ async fn when_a_replica_dies_with_the_newest_session_the_next_one_takes_the_comm
     oldest.ping().await; // it heard nothing
     older.leave().await;
     reaches(&cluster, &sensor, "three", &mut oldest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_takes_back_its_place_from_one_that_is_gone_without_a_word() {
+    let cluster = Cluster::start().await;
+    let one = cluster.replica().await;
+    let sensor = cluster.people.add("acme", "sensor", false);
+    let (mut older, mut newest) = (taker(&one, "older").await, taker(&one, "newest").await);
+    reaches(&cluster, &sensor, "one", &mut newest).await;
+    // As an attach that was given up, and came late; or as a session whose end could not be told.
+    cluster.commands.attach(&sensor, Session(Uid::random())).await.unwrap();
+    let id = cluster.send(&sensor, "two").await;
+    cluster.reaches(id, CommandState::Sent, 3 * PATIENCE).await; // it looks at least each 26 s
+    assert_eq!(newest.arrived().await.command(), id);
+    older.ping().await; // it heard nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]

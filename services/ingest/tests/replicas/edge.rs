@@ -219,13 +219,18 @@ impl Cluster {
 
     /// Waits until the device has acknowledged a command, as far as anybody knows.
     pub(crate) async fn delivered(&self, id: Uid) {
+        self.reaches(id, CommandState::Delivered, PATIENCE).await;
+    }
+
+    /// Waits until a command is in this state.
+    pub(crate) async fn reaches(&self, id: Uid, state: CommandState, patience: Duration) {
         let commands = CommandServiceClient::connect(format!("http://{}", self.grpc)).await.unwrap();
-        eventually("the command is delivered", || async {
+        eventually_within(patience, &format!("the command is {}", state.as_str_name()), || async {
             let name = format!("tenants/acme/commands/{id}");
             let mut request = tonic::Request::new(GetCommandRequest { name });
             request.metadata_mut().insert("authorization", "Bearer reader".parse().unwrap());
             let answer = commands.clone().get_command(request).await.unwrap().into_inner();
-            answer.command.unwrap().state() == CommandState::Delivered
+            answer.command.unwrap().state() == state
         })
         .await;
     }
@@ -322,8 +327,16 @@ async fn listen() -> (SocketAddr, TcpListener) {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let until = Instant::now() + PATIENCE;
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+async fn eventually_within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let until = Instant::now() + patience;
     while !condition().await {
         assert!(Instant::now() < until, "this never came true: {what}");
         sleep(Duration::from_millis(5)).await;

@@ -127,7 +127,7 @@ async fn a_revoked_credential_ends_the_stream() {
     let (requests, mut answers) = open(&edge, "token-of-d1").await;
     requests.send(item(0, "", good(0))).await.unwrap();
     assert_eq!(within("an answer", answers.next()).await.unwrap().unwrap().status.unwrap().code, 0);
-    edge.people.revoke("token-of-d1");
+    edge.people.leave(); // what was heard counts also while the registry cannot be asked
     let (tenant, uid, credential) = (key.tenant.clone(), key.uid, "token-of-d1".to_owned());
     let signal = weir_core::port::Signal::CredentialRevoked { tenant, uid, credential };
     weir_core::port::Signals::publish(&*edge.signals, signal).await;
