@@ -31,12 +31,11 @@ impl Claimed {
     /// `FailedPrecondition` for a changed partition count; `Aborted` where another claims it; those of store and log.
     pub(super) async fn take(shared: &Shared, partition: Partition) -> Result<Self> {
         let Shared { records, log, marks, metrics, .. } = shared;
-        let mut claim = Claim::take(Arc::clone(records), READER, Stream::Readings, partition).await?;
+        let claim = Claim::take(Arc::clone(records), READER, Stream::Readings, partition).await?;
         let (checkpoints, buckets) = Checkpoints::open(&claim).await?;
         if !buckets.is_empty() {
             shared.store.write(TelemetryBatch { buckets, ..TelemetryBatch::default() }).await?;
         }
-        checkpoints.sweep(&mut claim).await?;
         let mut progress = claim.progress().clone();
         let found = resume(&**records, &**log, Stream::Readings, marks.partitions(), &progress).await?;
         let mut from = found.from;
