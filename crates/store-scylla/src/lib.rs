@@ -26,6 +26,11 @@
 //! that settles it. What a read has seen stays seen: a quorum whose nodes differ is repaired before it answers. Reading at
 //! `LOCAL_SERIAL` would cost a Paxos round each, and contend with the writers.
 //!
+//! A deleted record leaves a mark that reads step over, and 100,000 of them in one read are too many for Cassandra. So users
+//! of the port overwrite rather than delete under ever-new keys where they can, and servers keep the marks for three hours
+//! only, which is what `schema.rs` argues: **a node that was away for longer than that must be repaired or rebuilt before it
+//! serves again** (`nodetool repair`, or replaced), or records that were deleted meanwhile may come back.
+//!
 //! **Telemetry.** All writes are idempotent, at `LOCAL_QUORUM`, in unlogged batches of one partition: buckets before rows
 //! before newest values. Rows are immutable by position, so a stalled owner that writes again writes the same bytes. A newest
 //! value is written `USING TIMESTAMP` its event time, and of two cells with one timestamp CQL keeps the greater value, which

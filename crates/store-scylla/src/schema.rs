@@ -10,6 +10,14 @@ pub(crate) const CURRENT: u32 = 3;
 /// What the name of the one row group of `schema_version` is.
 pub(crate) const SCOPE: &str = "weir";
 
+/// How long, in seconds, the servers keep the mark of a deleted record at least: three hours, for which both engines keep
+/// hints for a node that is away by default (`max_hint_window`), so a node that was away for less learns of every deletion.
+/// One that was away for longer may bring deleted records back, unless it is repaired before it serves. The servers' own ten
+/// days leave time for that, but would fail reads: whoever reads a partition from its beginning (the commands of a tenant
+/// that have not ended, the changes that rules wait for) steps over each mark there, and Cassandra refuses to after 100,000.
+/// That is one command in nine seconds for ten days, and nine a second for three hours.
+const TOMBSTONES_KEPT: u32 = 3 * 60 * 60;
+
 /// One step of the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -33,7 +41,8 @@ pub(crate) fn steps(config: &Config, tablets_off: bool) -> Vec<Step> {
                 format!(
                     "CREATE TABLE IF NOT EXISTS {keyspace}.records (tbl text, part blob, key blob, \
                      commit_id blob static, fence tinyint static, noop set<tinyint>, version bigint, value blob, \
-                     PRIMARY KEY ((tbl, part), key))"
+                     PRIMARY KEY ((tbl, part), key)) WITH gc_grace_seconds = {TOMBSTONES_KEPT} AND compaction = \
+                     {{'class': 'SizeTieredCompactionStrategy', 'tombstone_compaction_interval': {TOMBSTONES_KEPT}}}"
                 ),
                 format!(
                     "CREATE TABLE IF NOT EXISTS {keyspace}.record_partitions (tbl text, shard tinyint, part blob, \

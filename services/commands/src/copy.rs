@@ -43,6 +43,8 @@ impl Service {
         self.write_commands(&new).await?;
         for (command, _) in known {
             self.backlog.leave(command.request.to.uid, command.request.id);
+            // A former owner may have written it a moment ago, after this one's first look at the timers.
+            self.timers.lower(partition, command.request.expires_at);
         }
         self.announce(partition, new).await;
         Ok(())

@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt, future::ready, stream};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use weir_core::{
-    Error, ErrorKind, Partition, Result, Timestamp, json,
+    Error, ErrorKind, Partition, Result, Timestamp, Uid, json,
     port::{KeyRange, Write},
 };
 
@@ -31,31 +31,60 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// First and longest pause after everything failed: quick for a blip, and no storm.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// When the next timer of each partition is due, as far as this process knows.
+/// What this process knows of the timers of each partition.
 pub(crate) struct Timers {
-    next: Mutex<Vec<Timestamp>>,
+    known: Mutex<Vec<Known>>,
     lowered: Notify,
+}
+
+/// Of a partition.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// When the next one is due.
+    next: Timestamp,
+    /// Before it there is none: a look begins there. What was handled leaves a trail of deletions behind, which an engine
+    /// may have to step over one by one; the CQL servers refuse to after 100,000.
+    low: Timestamp,
+}
+
+impl Known {
+    const NOTHING: Self = Self { next: Timestamp::MIN, low: Timestamp::MIN };
 }
 
 impl Timers {
     /// Looks at every partition first.
     pub(crate) fn new(partitions: u16) -> Self {
-        Self { next: Mutex::new(vec![Timestamp::MIN; usize::from(partitions)]), lowered: Notify::new() }
+        Self { known: Mutex::new(vec![Known::NOTHING; usize::from(partitions)]), lowered: Notify::new() }
     }
 
     /// Looks at every partition again: what was taken as due may not have been handled.
     fn forget(&self) {
-        self.next.lock().fill(Timestamp::MIN);
+        self.known.lock().fill(Known::NOTHING);
     }
 
-    /// Something is due at `due`.
+    /// Something is due at `due`; it is in the store already.
     pub(crate) fn lower(&self, partition: Partition, due: Timestamp) {
-        let mut next = self.next.lock();
-        if let Some(known) = next.get_mut(usize::from(partition.0))
-            && due < *known
-        {
-            *known = due;
+        let mut known = self.known.lock();
+        let Some(known) = known.get_mut(usize::from(partition.0)) else { return };
+        known.low = known.low.min(due);
+        if due < known.next {
+            known.next = due;
             self.lowered.notify_one();
+        }
+    }
+
+    /// Where a look at a partition begins. Whatever comes meanwhile lowers it for the next look.
+    fn begin(&self, partition: Partition) -> Timestamp {
+        let mut known = self.known.lock();
+        known
+            .get_mut(usize::from(partition.0))
+            .map_or(Timestamp::MIN, |known| std::mem::replace(&mut known.low, Timestamp::MAX))
+    }
+
+    /// A look at a partition found that there is none before `low`, except what came meanwhile.
+    fn end(&self, partition: Partition, low: Timestamp) {
+        if let Some(known) = self.known.lock().get_mut(usize::from(partition.0)) {
+            known.low = known.low.min(low);
         }
     }
 
@@ -63,9 +92,9 @@ impl Timers {
     /// nothing is. Whoever becomes the owner of one lowers it.
     fn take_due(&self, now: Timestamp, owns: impl Fn(Partition) -> bool) -> Vec<Partition> {
         let mut due = Vec::new();
-        for (partition, next) in (0..).map(Partition).zip(self.next.lock().iter_mut()) {
-            if *next <= now {
-                *next = Timestamp::MAX;
+        for (partition, known) in (0..).map(Partition).zip(self.known.lock().iter_mut()) {
+            if known.next <= now {
+                known.next = Timestamp::MAX;
                 due.push(partition);
             }
         }
@@ -99,13 +128,15 @@ impl Service {
         loop {
             let owns = |partition| self.ownership.owns(partition);
             for partition in self.timers.take_due(self.clock.now(), owns) {
-                let next = match self.sweep_partition(partition).await {
-                    Ok(next) => next,
+                let from = self.timers.begin(partition);
+                let (low, next) = match self.sweep_partition(partition, from).await {
+                    Ok(swept) => swept,
                     Err(error) => {
                         tracing::warn!(%partition, %error, "cannot end commands whose time is over; will try again");
-                        Some(self.clock.now().saturating_add(RETRY_AFTER))
+                        (from, Some(self.clock.now().saturating_add(RETRY_AFTER)))
                     }
                 };
+                self.timers.end(partition, low);
                 if let Some(next) = next {
                     self.timers.lower(partition, next);
                 }
@@ -119,20 +150,25 @@ impl Service {
         }
     }
 
-    /// Handles what is due, at most a page, and tells when the next one is.
-    async fn sweep_partition(&self, partition: Partition) -> Result<Option<Timestamp>> {
-        let timers: Vec<(_, Timer)> =
-            self.store.scan(TIMERS, &timer_place(partition), KeyRange::all(), PAGE).await?;
+    /// Handles what is due since `from`, at most a page, and tells how far it came and when the next one is.
+    async fn sweep_partition(
+        &self,
+        partition: Partition,
+        from: Timestamp,
+    ) -> Result<(Timestamp, Option<Timestamp>)> {
+        let range = KeyRange { from: timer_key(from, Uid::from_u128(0)), ..KeyRange::all() };
+        let timers: Vec<(_, Timer)> = self.store.scan(TIMERS, &timer_place(partition), range, PAGE).await?;
         let now = self.clock.now();
         let full = timers.len() == PAGE;
         let (due, later): (Vec<_>, Vec<_>) =
             timers.into_iter().map(|(_, timer)| timer).partition(|timer| timer.due <= now);
+        let low = due.last().map_or(from, |last| last.due);
         let fired = stream::iter(due).map(|timer| self.fire(partition, timer)).buffer_unordered(WIDTH);
         let failed = fired.filter_map(|done| ready(done.err())).collect::<Vec<_>>().await;
         if let Some(error) = failed.into_iter().next() {
             return Err(error);
         }
-        Ok(later.first().map(|timer| timer.due).or(full.then_some(now)))
+        Ok((low, later.first().map(|timer| timer.due).or(full.then_some(now))))
     }
 
     async fn fire(&self, partition: Partition, timer: Timer) -> Result<()> {
@@ -178,5 +214,43 @@ impl Service {
         self.store.commit(TENANTS, &day, vec![Write::delete(position_key(position))]).await?;
         self.close(entry).await?;
         self.store.commit(NAMES, &name_place(&to.tenant, entry.id), vec![Write::delete(TO)]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: Partition = Partition(1);
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    #[test]
+    fn a_look_begins_where_the_last_one_came_to_and_before_whatever_came_since() {
+        let timers = Timers::new(2);
+        assert_eq!(timers.begin(PARTITION), Timestamp::MIN, "the first look begins at the beginning");
+        timers.end(PARTITION, at(10));
+        assert_eq!(timers.begin(PARTITION), at(10));
+        timers.lower(PARTITION, at(5)); // during the look, which may have passed it
+        timers.end(PARTITION, at(20));
+        assert_eq!(timers.begin(PARTITION), at(5));
+        timers.end(PARTITION, at(20));
+        timers.lower(PARTITION, at(30));
+        assert_eq!(timers.begin(PARTITION), at(20), "what comes later does not raise it");
+        timers.end(PARTITION, at(20));
+        timers.lower(PARTITION, at(7));
+        assert_eq!(timers.begin(PARTITION), at(7));
+        timers.end(PARTITION, at(7)); // a look that failed
+
+        assert_eq!(timers.begin(PARTITION), at(7));
+        timers.end(PARTITION, at(40));
+        timers.lower(PARTITION, Timestamp::MIN); // it has a new owner
+        assert_eq!(timers.begin(PARTITION), Timestamp::MIN);
+        timers.end(PARTITION, at(40));
+        timers.forget();
+        assert_eq!(timers.begin(PARTITION), Timestamp::MIN);
+        assert_eq!(timers.begin(Partition(0)), Timestamp::MIN, "partitions are apart");
     }
 }

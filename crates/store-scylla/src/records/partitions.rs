@@ -4,6 +4,10 @@
 //! `record_partitions` before the first record of the partition: spread over [`SHARDS`] rows' partitions by a hash of the
 //! name, within each in byte order; a list merges them. A name whose records are all gone stays, some tens of bytes, and a
 //! list that meets it looks whether it is to be given.
+//!
+//! A name is put there by a light-weight transaction, as the records of its partition are: ScyllaDB syncs those before it
+//! answers, and an ordinary write not. A name must not be lost where its records are kept, since nobody would write it again:
+//! a process that knows it skips it. It costs one Paxos round for each new partition.
 
 use std::collections::VecDeque;
 
@@ -34,12 +38,17 @@ impl ScyllaStore {
     /// Puts the partition of a commit into the list, where this process has not done so yet.
     pub(super) async fn register(&self, place: Place<'_>, commit: &Commit<'_>) -> Result<()> {
         let name = Uid::hash(&[place.table.0.as_bytes(), place.partition]);
-        if !commit.puts() || self.records.registered.has(name) {
+        let (known, losses) = (&self.records.registered, self.watch.losses());
+        if !commit.puts() || known.has(name, losses) {
             return Ok(());
         }
-        let values = (place.table.0, shard(place.partition), place.partition);
+        let shard = shard(place.partition);
+        let values = (place.table.0, shard, place.partition);
+        // As a commit takes turns: these are the rows of few partitions.
+        let _turn = self.turn(Uid::hash(&[b"shard", place.table.0.as_bytes(), &shard.to_be_bytes()])).await;
+        // Applied, or there already, or both where an answer was lost and the driver asked again.
         self.client.run("list a partition", &self.records.register, &values).await?;
-        self.records.registered.add(name);
+        known.add(name, losses);
         Ok(())
     }
 

@@ -41,7 +41,8 @@ enum Outcome {
 impl ScyllaStore {
     /// Writes a commit or tells why not.
     pub(super) async fn decide(&self, commit: &Commit<'_>) -> Result<()> {
-        let _turn = self.turn(commit).await;
+        let place = commit.place;
+        let _turn = self.turn(Uid::hash(&[place.table.0.as_bytes(), place.partition])).await;
         let until = Instant::now() + self.client.timeout * TRIES;
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let (batch, values) = commit.batch(&self.records);
@@ -85,10 +86,10 @@ impl ScyllaStore {
         }
     }
 
-    async fn turn(&self, commit: &Commit<'_>) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    /// Waits for the turn of whatever writes conditionally into the CQL partition of that name.
+    pub(super) async fn turn(&self, partition: Uid) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let turns = &self.records.turns;
-        let hash = Uid::hash(&[commit.place.table.0.as_bytes(), commit.place.partition]).as_u128();
-        let index = usize::try_from(hash % (turns.len().max(1) as u128)).unwrap_or_default();
+        let index = usize::try_from(partition.as_u128() % (turns.len().max(1) as u128)).unwrap_or_default();
         Some(turns.get(index)?.lock().await)
     }
 

@@ -82,7 +82,7 @@ impl RecordTables {
                 .await?,
             register: client
                 .prepare(format!(
-                    "INSERT INTO {keyspace}.record_partitions (tbl, shard, part) VALUES (?, ?, ?)"
+                    "INSERT INTO {keyspace}.record_partitions (tbl, shard, part) VALUES (?, ?, ?) IF NOT EXISTS"
                 ))
                 .await?,
             list: client

@@ -136,15 +136,17 @@ impl ScyllaStore {
         self.client.write(what, &batch, &values).await
     }
 
-    /// Lists the periods of buckets that this process has not listed yet, before the buckets.
+    /// Lists the periods of buckets that this process has not listed yet, or not since the servers may have lost something,
+    /// before the buckets. A loss that nobody has noticed yet is noticed by the sync that must succeed before progress passes
+    /// these buckets, and then they are written again, after it was counted.
     async fn list_periods(&self, rows: &[BucketRow]) -> Result<()> {
-        let known = &self.telemetry.periods_known;
+        let (known, losses) = (&self.telemetry.periods_known, self.watch.losses());
         let mut new = HashMap::new();
         for row in rows {
             let (class, period) = period::of(row.bucket);
             let (tenant, uid) = (row.series.tenant.as_str(), row.series.uid.to_bytes());
             let name = Uid::hash(&[tenant.as_bytes(), &uid, &class.to_be_bytes(), &period.to_be_bytes()]);
-            if !known.has(name) {
+            if !known.has(name, losses) {
                 new.insert(name, (tenant, uid.to_vec(), class, period));
             }
         }
@@ -154,7 +156,7 @@ impl ScyllaStore {
             writes.push(self.client.run(what, statement, values).map_ok(drop));
         }
         together(writes, self.client.concurrency).await?;
-        new.into_keys().for_each(|name| known.add(name));
+        new.into_keys().for_each(|name| known.add(name, losses));
         Ok(())
     }
 

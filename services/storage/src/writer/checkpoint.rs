@@ -13,8 +13,13 @@
 //! it. Where the sync fails, rows since the last one that succeeded may be gone, and so may the counts of n in the table;
 //! but n is still the last checkpoint, so whoever begins anew writes its counts again and reads all those rows again.
 //!
-//! A checkpoint too large for one commit goes in chunks that are written once, under a new number, before the commit that
-//! moves progress and names them; chunks that no checkpoint names are removed.
+//! A checkpoint too large for one commit goes in chunks, before the commit that moves progress and names them. There are two
+//! slots, overwritten in turn: the chunks of checkpoint n are in slot n mod 2, and those of n + 1 leave them alone, so an
+//! owner that dies half-way leaves the last checkpoint whole. What it did write is overwritten by the next attempt at n + 1,
+//! which writes every chunk that it then names. Each chunk tells its number, so that one of another checkpoint is never
+//! taken for it. Nothing is ever deleted: on the CQL engine a deletion of an ever-new key each second is a tombstone that
+//! every later read of these rows must step over, for as long as the servers keep it. Chunks past those of a smaller
+//! checkpoint stay until a larger one comes; a session's bound on changed counts bounds them, to some ten megabytes.
 
 use std::collections::HashMap;
 
@@ -30,15 +35,16 @@ use super::{batch::bucket_row, devices::Changed};
 
 const POINTER_KEY: &[u8] = b"checkpoint";
 const CHUNK_PREFIX: &[u8] = b"redo/";
+const SLOTS: u64 = 2;
 const VERSION: u8 = 1;
+/// A chunk begins with its version and the number of its checkpoint.
+const HEAD_BYTES: usize = 1 + 8;
 /// Bytes of a chunk at most: with progress beside it, below the 1 MiB of one commit.
 const CHUNK_BYTES: usize = 512 << 10;
 /// A series in a chunk: tenant's length, tenant (at most 63), uid, count.
 const SERIES_BYTES_MAX: usize = 1 + 63 + 16 + 4;
 /// A bucket in a chunk: start, width, bytes.
 const BUCKET_BYTES: usize = 8 + 1 + 8;
-/// Old chunks removed in one commit, below its 1,000 writes.
-const DELETES_MAX: usize = 900;
 
 /// Names the chunks that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,7 +74,7 @@ impl Checkpoints {
         for chunk in 0..pointer.chunks {
             let key = chunk_key(pointer.number, chunk);
             let found = claim.checkpoint(KeyRange::prefix(&key), 1).await?;
-            let decoded = found.first().and_then(|stored| decode(&stored.value));
+            let decoded = found.first().and_then(|stored| decode(pointer.number, &stored.value));
             rows.extend(decoded.ok_or_else(|| {
                 Error::data_loss(format!(
                     "chunk {chunk} of storage's checkpoint {} cannot be read",
@@ -77,30 +83,6 @@ impl Checkpoints {
             })?);
         }
         Ok((Self { pointer }, rows))
-    }
-
-    /// Removes chunks that a crash left behind.
-    ///
-    /// # Errors
-    /// `Aborted` where the partition was claimed by another; those of the store.
-    pub(super) async fn sweep(&self, claim: &mut Claim) -> Result<()> {
-        let mine = number_prefix(self.pointer.number);
-        loop {
-            let found = claim.checkpoint(KeyRange::prefix(CHUNK_PREFIX), DELETES_MAX).await?;
-            let last_page = found.len() < DELETES_MAX;
-            let stale: Vec<Write> = found
-                .into_iter()
-                .filter(|stored| !stored.key.starts_with(&mine))
-                .map(|stored| Write::delete(stored.key))
-                .collect();
-            if stale.is_empty() {
-                return Ok(());
-            }
-            claim.commit_fenced(stale).await?;
-            if last_page {
-                return Ok(());
-            }
-        }
     }
 
     /// Records progress with the counts that changed up to it, and gives them as rows for the `buckets` table. The store
@@ -115,16 +97,15 @@ impl Checkpoints {
         progress: Progress,
         changed: &Changed,
     ) -> Result<Vec<BucketRow>> {
-        let mut chunks = encode(changed);
-        let next = Pointer { number: self.pointer.number + 1, chunks: chunks.len() as u32 };
+        let number = self.pointer.number + 1;
+        let mut chunks = encode(number, changed);
+        let next = Pointer { number, chunks: chunks.len() as u32 };
         let last = chunks.pop();
         for (index, chunk) in chunks.into_iter().enumerate() {
             claim.commit_fenced(vec![Write::put(chunk_key(next.number, index as u32), chunk)]).await?;
         }
         let mut also = vec![Write::put(POINTER_KEY, json::to_bytes(&next)?)];
         also.extend(last.map(|chunk| Write::put(chunk_key(next.number, next.chunks - 1), chunk)));
-        let old = (0..self.pointer.chunks).take(DELETES_MAX);
-        also.extend(old.map(|chunk| Write::delete(chunk_key(self.pointer.number, chunk))));
         claim.advance(progress, also).await?;
         self.pointer = next;
         let rows = changed.iter().flat_map(|(series, buckets)| {
@@ -134,18 +115,14 @@ impl Checkpoints {
     }
 }
 
-fn number_prefix(number: u64) -> Vec<u8> {
-    [CHUNK_PREFIX, format!("{number:016x}/").as_bytes()].concat()
-}
-
 fn chunk_key(number: u64, chunk: u32) -> Bytes {
-    [&number_prefix(number)[..], format!("{chunk:08x}").as_bytes()].concat().into()
+    [CHUNK_PREFIX, format!("{}/{chunk:08x}", number % SLOTS).as_bytes()].concat().into()
 }
 
-/// Version, then for each series: tenant's length, tenant, uid, count, and so many of (start, width, bytes); all
-/// big-endian.
-fn encode(changed: &Changed) -> Vec<Bytes> {
-    let per_series = (CHUNK_BYTES - SERIES_BYTES_MAX) / BUCKET_BYTES;
+/// Version, number of the checkpoint, then for each series: tenant's length, tenant, uid, count, and so many of (start,
+/// width, bytes); all big-endian.
+fn encode(number: u64, changed: &Changed) -> Vec<Bytes> {
+    let per_series = (CHUNK_BYTES - HEAD_BYTES - SERIES_BYTES_MAX) / BUCKET_BYTES;
     let (mut chunks, mut chunk) = (Vec::new(), BytesMut::new());
     for (series, buckets) in changed {
         let buckets: Vec<_> = buckets.iter().collect();
@@ -155,6 +132,7 @@ fn encode(changed: &Changed) -> Vec<Bytes> {
             }
             if chunk.is_empty() {
                 chunk.put_u8(VERSION);
+                chunk.put_u64(number);
             }
             put_series(&mut chunk, series, part);
         }
@@ -178,9 +156,11 @@ fn put_series(out: &mut BytesMut, series: &SeriesKey, buckets: &[(&BucketId, &u6
     }
 }
 
-fn decode(chunk: &[u8]) -> Option<Vec<BucketRow>> {
-    let (version, mut rest) = chunk.split_first()?;
-    if *version != VERSION {
+/// The counts of a chunk, if it is one of checkpoint `number`.
+fn decode(number: u64, chunk: &[u8]) -> Option<Vec<BucketRow>> {
+    let (version, rest) = chunk.split_first()?;
+    let (of, mut rest) = rest.split_first_chunk()?;
+    if *version != VERSION || u64::from_be_bytes(*of) != number {
         return None;
     }
     let mut found: HashMap<(SeriesKey, BucketId), u64> = HashMap::new();
@@ -240,7 +220,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_read_back(changed in any_changed()) {
-            let rows = encode(&changed).iter().flat_map(|chunk| decode(chunk).unwrap()).collect::<Vec<_>>();
+            let rows = encode(7, &changed).iter().flat_map(|chunk| decode(7, chunk).unwrap()).collect::<Vec<_>>();
             let expected = changed.iter().flat_map(|(series, buckets)| {
                 buckets.iter().map(move |(bucket, bytes)| bucket_row(series, *bucket, *bytes))
             });
@@ -248,8 +228,9 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_chunk_is_refused_or_read_but_never_a_panic(chunk in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&chunk);
+        fn a_damaged_chunk_is_refused_or_read_but_never_a_panic(tail in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(0, &tail);
+            let _ = decode(7, &[&[VERSION], &7_u64.to_be_bytes()[..], &tail].concat());
         }
     }
 
@@ -266,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_checkpoint_is_read_back_whole_and_what_a_crash_left_is_removed() {
+    async fn the_last_checkpoint_is_read_back_whole_whatever_a_crash_left_and_nothing_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let store = weir_store_embedded::EmbeddedStore::open(dir.path(), Default::default()).unwrap();
         let take = async || {
@@ -278,20 +259,43 @@ mod tests {
         };
         let (mut claim, mut checkpoints, rows) = take().await;
         assert!(rows.is_empty());
-        for count in [32_000, 5, 31_000, 0] {
+        let mut keys = HashSet::new();
+        for count in [32_000, 5, 62_000, 0, 1, 31_000] {
             let changed = seconds(1, count);
             let told = checkpoints.save(&mut claim, Progress::default(), &changed).await.unwrap();
             assert_eq!(sorted(told), as_rows(&changed));
             // A crash after the first chunk of the next checkpoint.
-            let next = chunk_key(checkpoints.pointer.number + 1, 0);
-            claim.commit_fenced(vec![Write::put(next, encode(&seconds(2, 10)).remove(0))]).await.unwrap();
-            (claim, checkpoints, _) = take().await;
-            checkpoints.sweep(&mut claim).await.unwrap();
+            let number = checkpoints.pointer.number + 1;
+            let chunk = encode(number, &seconds(2, 10)).remove(0);
+            claim.commit_fenced(vec![Write::put(chunk_key(number, 0), chunk)]).await.unwrap();
             let left = claim.checkpoint(KeyRange::prefix(CHUNK_PREFIX), 100).await.unwrap();
-            assert_eq!(left.len(), encode(&changed).len(), "only the chunks that count are left");
-            assert_eq!(take().await.2, as_rows(&changed));
-            (claim, checkpoints, _) = take().await;
+            let left: HashSet<_> = left.into_iter().map(|stored| stored.key).collect();
+            assert!(left.is_superset(&keys), "a chunk was deleted");
+            keys = left;
+            let found;
+            (claim, checkpoints, found) = take().await;
+            assert_eq!(found, as_rows(&changed));
         }
+        assert_eq!(
+            keys.len(),
+            5,
+            "slots are overwritten: three chunks of the largest checkpoint, two of the other slot"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_chunk_of_another_checkpoint_is_not_taken_for_one_of_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = weir_store_embedded::EmbeddedStore::open(dir.path(), Default::default()).unwrap();
+        let mut claim = Claim::take(store, "storage", Stream::Readings, Partition(3)).await.unwrap();
+        let (mut checkpoints, _) = Checkpoints::open(&claim).await.unwrap();
+        checkpoints.save(&mut claim, Progress::default(), &seconds(1, 5)).await.unwrap();
+        let other = encode(3, &seconds(1, 6)).remove(0);
+        claim.commit_fenced(vec![Write::put(chunk_key(3, 0), other)]).await.unwrap();
+        let Err(error) = Checkpoints::open(&claim).await else {
+            panic!("read a chunk of checkpoint 3 for 1")
+        };
+        assert_eq!(error.kind(), weir_core::ErrorKind::DataLoss);
     }
 
     #[test]
@@ -303,13 +307,13 @@ mod tests {
                 .collect()
         };
         let changed: Changed = [(series(1), buckets(86_400)), (series(2), buckets(10))].into();
-        let chunks = encode(&changed);
+        let chunks = encode(1, &changed);
         assert!(
             chunks.len() >= 3 && chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES + SERIES_BYTES_MAX)
         );
         let seen: HashSet<_> = chunks
             .iter()
-            .flat_map(|chunk| decode(chunk).unwrap())
+            .flat_map(|chunk| decode(1, chunk).unwrap())
             .map(|row| (row.series, row.bucket))
             .collect();
         assert_eq!(seen.len(), 86_410);

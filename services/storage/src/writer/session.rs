@@ -50,8 +50,6 @@ pub(super) struct Session {
     idle_moved: bool,
     checkpoint_at: Instant,
     frozen: Option<Frozen>,
-    /// What the store had possibly lost before this session wrote anything.
-    losses: u64,
 }
 
 /// A checkpoint that is under way.
@@ -68,7 +66,6 @@ impl Session {
     pub(super) fn new(shared: Arc<Shared>, partition: Partition, claimed: Claimed) -> Self {
         let devices = shared.config.devices_cached / usize::from(shared.marks.partitions()).max(1);
         Self {
-            losses: shared.store.losses(),
             devices: Devices::new(Reader::new(Arc::clone(&shared.store)), devices.max(1)),
             shared,
             partition,
@@ -224,10 +221,10 @@ impl Session {
     /// Records what was frozen; the store has it durably.
     async fn save(&mut self) -> Result<()> {
         let Some(Frozen { progress, changed, .. }) = self.frozen.take() else { return Ok(()) };
-        if self.shared.store.losses() != self.losses {
+        if self.shared.store.losses() != self.claimed.losses {
             // Another partition's sync came upon it, and this one's began after: what it waited for may be gone all the same.
             return Err(Error::unavailable(
-                "the store may have lost what it accepted since this session began",
+                "the store may have lost what it accepted since this claim began",
             ));
         }
         let Claimed { claim, checkpoints, .. } = &mut self.claimed;

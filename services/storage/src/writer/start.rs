@@ -17,6 +17,8 @@ pub(super) struct Claimed {
     pub(super) checkpoints: Checkpoints,
     pub(super) progress: Progress,
     pub(super) from: u64,
+    /// What the store had possibly lost before this claim wrote anything.
+    pub(super) losses: u64,
 }
 
 impl Claimed {
@@ -31,12 +33,12 @@ impl Claimed {
     /// `FailedPrecondition` for a changed partition count; `Aborted` where another claims it; those of store and log.
     pub(super) async fn take(shared: &Shared, partition: Partition) -> Result<Self> {
         let Shared { records, log, marks, metrics, .. } = shared;
-        let mut claim = Claim::take(Arc::clone(records), READER, Stream::Readings, partition).await?;
+        let losses = shared.store.losses(); // before the counts are written: they may be lost as well
+        let claim = Claim::take(Arc::clone(records), READER, Stream::Readings, partition).await?;
         let (checkpoints, buckets) = Checkpoints::open(&claim).await?;
         if !buckets.is_empty() {
             shared.store.write(TelemetryBatch { buckets, ..TelemetryBatch::default() }).await?;
         }
-        checkpoints.sweep(&mut claim).await?;
         let mut progress = claim.progress().clone();
         let found = resume(&**records, &**log, Stream::Readings, marks.partitions(), &progress).await?;
         let mut from = found.from;
@@ -54,7 +56,7 @@ impl Claimed {
             from = first;
         }
         marks.adopt(found.generations);
-        let claimed = Self { claim, checkpoints, progress, from };
+        let claimed = Self { claim, checkpoints, progress, from, losses };
         marks.advance(partition, claimed.mark());
         Ok(claimed)
     }
