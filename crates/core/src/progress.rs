@@ -459,7 +459,12 @@ async fn try_resume(
     progress: &Progress,
 ) -> Result<Resume> {
     let generations = Generations::open(records, log, stream, partitions).await?;
-    let bounds = log.bounds(stream).await?;
+    let same_identity = generations
+        .list
+        .iter()
+        .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
+    let known = if same_identity { progress.sequence } else { 0 };
+    let bounds = log.bounds_with(stream, known).await?;
     let first = bounds.first.max(1);
     if progress.sequence == 0 {
         return Ok(Resume { generations, from: first, lost: None, progress: progress.clone() });
@@ -473,10 +478,6 @@ async fn try_resume(
         .filter(|((_, known), found)| found.is_some_and(|found| found != *known))
         .map(|((sequence, _), _)| *sequence)
         .min();
-    let same_identity = generations
-        .list
-        .iter()
-        .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
     if same_identity && bounds.last >= progress.sequence && differs.is_none() {
         let next = generations.next_after(progress.generation, progress.sequence);
         return Ok(if next <= progress.sequence {
