@@ -49,6 +49,7 @@ macro_rules! progress_suite {
             a_log_that_lost_its_tail_is_read_again_from_where_it_agrees,
             a_log_that_lost_its_tail_and_grew_past_it_is_noticed,
             a_log_that_fell_back_and_grew_under_its_owner_is_read_again_from_where_it_agrees,
+            what_an_idle_reader_passed_in_a_log_that_fell_back_is_read_once_another_noticed,
             a_log_made_anew_is_read_from_its_start,
             a_log_trimmed_past_the_progress_is_reported,
             owners_who_find_the_same_loss_raise_one_generation,
@@ -333,6 +334,42 @@ pub async fn a_log_that_fell_back_and_grew_under_its_owner_is_read_again_from_wh
     assert_eq!(of, [1, 1, 2, 2, 2, 2]);
     let again = claim(&engines.records, BUSY).await.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
     assert_eq!((again.from, again.lost, again.generations.newest()), (resume.from, None, 2));
+}
+
+/// The idle reader recorded an end that is gone, and no frame by which it could tell: the log has grown past that end.
+pub async fn what_an_idle_reader_passed_in_a_log_that_fell_back_is_read_once_another_noticed(
+    engines: Engines,
+) {
+    let log = (engines.log)().await;
+    let before = publish(&*log, &[1, 2, 3, 4, 5]).await;
+    let mut busy = deal_with(&engines.records, &*log, 5).await;
+    let mut idle = claim(&engines.records, IDLE).await;
+    let resume = idle.resume(&*log, STREAM, PARTITIONS).await.unwrap();
+    let mut progress = resume.progress;
+    progress.idle_through(resume.generations.step(&progress, before[4]).unwrap(), before[4]);
+    idle.advance(progress, vec![]).await.unwrap();
+
+    let fallen = AlteredLog::with_identity_of(&*log, (engines.log)().await).await;
+    publish(&fallen, &[1, 2]).await;
+    let acked = Uid::from_u128(60);
+    fallen.publish(STREAM, IDLE, acked, Bytes::from_static(b"60")).await.unwrap();
+    publish(&fallen, &[14, 15, 16, 17]).await;
+    let noticed = busy.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
+    assert!(noticed.lost.is_some());
+    let ended = noticed.generations.step(idle.progress(), before[4] + 1).unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Aborted, "an owner at work passes nothing more before it resumes");
+
+    let mut owner = claim(&engines.records, IDLE).await;
+    let resume = owner.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
+    assert!(resume.lost.is_some());
+    assert_eq!((resume.from, resume.generations.newest()), (noticed.from, 2));
+    let mut reader = fallen.read_from(STREAM, IDLE, resume.from).await.unwrap();
+    let batch = reader.next(1 << 20, WAIT).await.unwrap();
+    assert_eq!(batch.records.iter().map(|record| record.id).collect::<Vec<_>>(), [acked]);
+    let first = batch.records[0].sequence;
+    assert_eq!(resume.generations.step(owner.progress(), first).unwrap(), 2);
+    let again = claim(&engines.records, IDLE).await.resume(&fallen, STREAM, PARTITIONS).await.unwrap();
+    assert_eq!((again.from, again.lost), (resume.from, None));
 }
 
 /// All of it is of a new generation.

@@ -389,6 +389,24 @@ impl Generations {
         begun.map_or(next, |first| first.min(next))
     }
 
+    /// The generation of the frame (or end of the stream) `to`, for a reader that comes to it from `progress`.
+    ///
+    /// # Errors
+    /// `Aborted` where the log began again at or below `progress` since: the reader has passed frames that it never saw,
+    /// and must [`resume`] before it moves on.
+    pub fn step(&self, progress: &Progress, to: u64) -> Result<u32> {
+        let next = self.next_after(progress.generation, progress.sequence);
+        if next <= progress.sequence {
+            return Err(Error::aborted(format!(
+                "the log began again at sequence {next} under generation {}, below {} of generation {}",
+                self.of(next),
+                progress.sequence,
+                progress.generation
+            )));
+        }
+        Ok(self.of(to))
+    }
+
     /// The newest generation.
     pub fn newest(&self) -> u32 {
         self.list.last().map_or(0, |entry| entry.generation)
@@ -410,7 +428,8 @@ pub struct Resume {
 
 /// Checks at a claim, and after each reconnect, that the log is the one that the progress is about: the same identity,
 /// a last sequence not below it, and the same id at each recorded pair that is still there. Where that fails, raises the
-/// generation from one past the newest recorded pair that matches and is below all that differ. An owner calls
+/// generation from one past the newest recorded pair that matches and is below all that differ. Where it all holds, but
+/// another reader has raised a generation at or below this progress, reads again from there. An owner calls
 /// [`Claim::resume`].
 ///
 /// # Errors
@@ -440,7 +459,12 @@ async fn try_resume(
     progress: &Progress,
 ) -> Result<Resume> {
     let generations = Generations::open(records, log, stream, partitions).await?;
-    let bounds = log.bounds(stream).await?;
+    let same_identity = generations
+        .list
+        .iter()
+        .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
+    let known = if same_identity { progress.sequence } else { 0 };
+    let bounds = log.bounds_with(stream, known).await?;
     let first = bounds.first.max(1);
     if progress.sequence == 0 {
         return Ok(Resume { generations, from: first, lost: None, progress: progress.clone() });
@@ -454,12 +478,13 @@ async fn try_resume(
         .filter(|((_, known), found)| found.is_some_and(|found| found != *known))
         .map(|((sequence, _), _)| *sequence)
         .min();
-    let same_identity = generations
-        .list
-        .iter()
-        .any(|entry| entry.generation == progress.generation && entry.identity == generations.current.0);
     if same_identity && bounds.last >= progress.sequence && differs.is_none() {
-        return Ok(go_on(stream, generations, first, progress));
+        let next = generations.next_after(progress.generation, progress.sequence);
+        return Ok(if next <= progress.sequence {
+            go_back(stream, generations, next.max(first), progress)
+        } else {
+            go_on(stream, generations, first, progress)
+        });
     }
     let agreed = pairs()
         .find(|((sequence, known), found)| {
@@ -481,6 +506,18 @@ async fn try_resume(
     };
     let progress = progress.rewound(generations.of(from), from);
     Ok(Resume { generations, from, lost: Some(lost), progress })
+}
+
+/// Nothing that this reader knows differs from the log, but another one found that the log fell back to before `from`: what
+/// came in its place since was not read, where this reader was idle and so had no frame to tell the loss by.
+fn go_back(stream: Stream, generations: Generations, from: u64, progress: &Progress) -> Resume {
+    let lost = format!(
+        "stream {stream} began again below sequence {from} after frames up to {} were read from it, as another reader has \
+         found; it is read again from {from}",
+        progress.sequence
+    );
+    let progress = progress.rewound(generations.of(from), from);
+    Resume { generations, from, lost: Some(lost), progress }
 }
 
 /// The log is the one that the progress is about; but it may have been trimmed past it.

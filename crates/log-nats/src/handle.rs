@@ -35,6 +35,13 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// How often it is asked meanwhile.
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
+/// An end below one that is known from elsewhere, as of a reader's recorded progress, is believed when it stays below for
+/// this long: a leader that is cut off from the others still answers until it steps down, and a process that has just
+/// started has seen nothing of its own to hold against it. An election takes less.
+const BELIEVE: Duration = Duration::from_secs(12);
+/// How often it is asked meanwhile.
+const BELIEVE_EVERY: Duration = Duration::from_millis(500);
+
 /// Where a record's id stands.
 pub(crate) const ID_HEADER: &str = "Nats-Msg-Id";
 
@@ -108,6 +115,22 @@ impl Handle {
             }
             time::sleep(SETTLE_EVERY).await;
         }
+    }
+
+    /// As [`Handle::look`], for whoever knows that the stream held `known`: an end below it is asked for again until it is
+    /// not, the stream is another one, or it has stayed so for [`BELIEVE`].
+    ///
+    /// # Errors
+    /// `Unavailable` of the bus.
+    pub(crate) async fn look_with(&self, known: u64) -> Result<Seen> {
+        let until = Instant::now() + BELIEVE;
+        let mut seen = self.look().await?;
+        let identity = seen.identity;
+        while seen.last < known && seen.identity == identity && Instant::now() < until {
+            time::sleep(BELIEVE_EVERY).await;
+            seen = self.look().await?;
+        }
+        Ok(seen)
     }
 
     async fn ask(&self) -> Result<Seen> {

@@ -99,7 +99,11 @@ impl Log for NatsLog {
     }
 
     async fn bounds(&self, stream: Stream) -> Result<Bounds> {
-        let seen = self.handle(stream)?.look().await?;
+        self.bounds_with(stream, 0).await
+    }
+
+    async fn bounds_with(&self, stream: Stream, known: u64) -> Result<Bounds> {
+        let seen = self.handle(stream)?.look_with(known).await?;
         Ok(Bounds { first: seen.first, last: seen.last, bytes: seen.bytes, bytes_max: seen.bytes_max })
     }
 

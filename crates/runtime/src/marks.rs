@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use weir_core::{
     Partition, Result, Stream,
     port::{Log, Records, Signal, SignalStream, Signals},
-    progress::{Generations, all_progress},
+    progress::{Generations, Progress, all_progress},
 };
 
 /// Marks of one partition that are told a second at most, one in so many milliseconds.
@@ -74,6 +74,14 @@ impl Marks {
     /// The generation of a frame of the current log.
     pub fn generation_of(&self, sequence: u64) -> u32 {
         self.generations.read().of(sequence)
+    }
+
+    /// The generation of `to`, for an owner that comes to it from `progress`.
+    ///
+    /// # Errors
+    /// `Aborted`, as of [`Generations::step`]: the owner begins anew.
+    pub fn step(&self, progress: &Progress, to: u64) -> Result<u32> {
+        self.generations.read().step(progress, to)
     }
 
     /// Whether a position can still be reached. One of a generation that is not known yet needs [`Marks::know`] first.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use weir_core::{
-    Error, Partition, Result,
+    Error, ErrorKind, Partition, Result,
     port::{Leases, Membership},
 };
 
@@ -37,12 +37,21 @@ pub trait Work: Send + Sync + 'static {
 
     /// Hears of each failure, to count it.
     fn failed(&self, partition: Partition, error: &Error);
+
+    /// Hears that this replica works no more at a partition, whether or not an owner was at work when it was taken away:
+    /// what is kept of it outside of its owner goes. Nothing of its owner runs any more, and none is begun before this
+    /// returns.
+    fn ended(&self, partition: Partition) {
+        let _ = partition;
+    }
 }
 
 /// A partition that is this replica's for now.
 pub struct Held {
     partition: Partition,
     stop: CancellationToken,
+    /// The end of all partitions of this replica.
+    drain: CancellationToken,
     desk: Arc<Desk>,
 }
 
@@ -55,6 +64,12 @@ impl Held {
     /// Ends the owner: it records its last and returns.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Whether it is stopped because the partition goes to another replica, which claims it at once: what takes long to
+    /// record is not worth waiting for then, for the other would not be waited for.
+    pub fn moves(&self) -> bool {
+        self.stop.is_cancelled() && !self.drain.is_cancelled()
     }
 
     /// Tells that the owner does its work.
@@ -125,10 +140,13 @@ impl Ownership {
         })
     }
 
-    /// Begins to own; returns when each partition that the first view gives to this replica works.
+    /// Begins to own; returns when each partition that the first view gives to this replica works, or has failed for a
+    /// reason that may pass: that one is tried again, and until then [`Ownership::ready`] says why it is not. One damaged
+    /// partition, or a store that is slow for a moment, must not keep the others from work.
     ///
     /// # Errors
-    /// What an owner failed with before it worked for the first time; `Internal` at a second call.
+    /// `FailedPrecondition` and `InvalidArgument` of an owner that failed before it worked for the first time, which no
+    /// try changes; `Internal` at a second call.
     pub async fn start(&self, work: Arc<dyn Work>) -> Result<()> {
         let Some(membership) = self.membership.lock().take() else {
             return Err(Error::internal("an ownership is started once"));
@@ -141,8 +159,10 @@ impl Ownership {
         };
         let failed = match state.wait_for(settled).await {
             Ok(state) => state.mine.iter().find_map(|(partition, standing)| match standing {
-                Standing::Failing(error) => Some(error.clone().context(format!("partition {partition}"))),
-                Standing::Starting | Standing::Works | Standing::Lost => None,
+                Standing::Failing(error) if is_final(error) => {
+                    Some(error.clone().context(format!("partition {partition}")))
+                }
+                Standing::Failing(_) | Standing::Starting | Standing::Works | Standing::Lost => None,
             }),
             Err(_) => None, // the sender is this one's own
         };
@@ -189,6 +209,11 @@ impl Ownership {
             let _ = task.await; // aborted by nobody but a drop of this
         }
     }
+}
+
+/// Whether only somebody who changes the configuration can help.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::InvalidArgument)
 }
 
 impl Drop for Ownership {

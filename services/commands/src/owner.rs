@@ -63,7 +63,7 @@ impl Service {
                 batch = reader.next(READ_MAX, READ_WAIT) => batch?,
             };
             if batch.records.is_empty() {
-                progress.idle_through(self.marks.generation_of(batch.end), batch.end);
+                progress.idle_through(self.marks.step(&progress, batch.end)?, batch.end);
                 self.copied(partition, &progress);
                 if progress != *claim.progress() && recorded_at.elapsed() >= IDLE_RECORD_EVERY {
                     claim.advance(progress.clone(), Vec::new()).await?;
@@ -81,7 +81,8 @@ impl Service {
     async fn take(&self, partition: Partition, batch: &Batch, progress: &mut Progress) -> Result<()> {
         self.copy(partition, &batch.records).await?;
         for record in &batch.records {
-            progress.passed(self.marks.generation_of(record.sequence), record.sequence, record.id);
+            let generation = self.marks.step(progress, record.sequence)?;
+            progress.passed(generation, record.sequence, record.id);
         }
         self.copied(partition, progress);
         Ok(())

@@ -95,6 +95,16 @@ pub trait Log: Send + Sync {
     /// `Unavailable` where the log is away.
     async fn bounds(&self, stream: Stream) -> Result<Bounds>;
 
+    /// What the stream holds, for whoever knows that it held `known`. An engine whose answer may lag (a server that was just
+    /// elected, or is cut off, and tells an end that is too low) asks again for a while before it believes a lower end.
+    ///
+    /// # Errors
+    /// `Unavailable` where the log is away.
+    async fn bounds_with(&self, stream: Stream, known: u64) -> Result<Bounds> {
+        let _ = known; // one that is certain of its end need not ask twice
+        self.bounds(stream).await
+    }
+
     /// The ids of the records with these sequences, `None` where a record is trimmed or was never there: how an owner
     /// finds out that a log fell back.
     ///

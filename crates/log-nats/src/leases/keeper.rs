@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_nats::{
     Message, RequestErrorKind, Subscriber,
     client::Request,
-    jetstream::kv::{Entry, Operation, Store, Watch},
+    jetstream::{
+        context::{PublishError, PublishErrorKind},
+        kv::{Entry, Operation, PutError, Store, Watch},
+    },
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -38,6 +41,17 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// What one write or question may take.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// How a write of the own key ended.
+enum Wrote {
+    Yes,
+    /// The bus refused, at once.
+    No,
+    /// No stream takes writes of the bucket: it is gone, or has no leader.
+    NobodyThere,
+    /// No answer in time.
+    Late,
+}
+
 struct Other {
     member: Member,
     /// The key as it was last written.
@@ -62,7 +76,12 @@ pub(super) struct Keeper {
     asked: Subscriber,
     watch: Option<Watch>,
     /// The write that is under way.
-    refresh: Option<BoxFuture<'static, bool>>,
+    refresh: Option<BoxFuture<'static, Wrote>>,
+    /// The look whether the bucket is still there, beside which writes go on: while the bucket has no leader, nobody answers
+    /// it, and the first write after the election must not wait for that.
+    mend: Option<BoxFuture<'static, ()>>,
+    /// The watch that is being made.
+    rewatch: Option<BoxFuture<'static, Option<Watch>>>,
     refresh_at: Instant,
     /// Neighbours that are being asked.
     asking: FuturesUnordered<BoxFuture<'static, Option<Gone>>>,
@@ -94,15 +113,17 @@ impl Keeper {
             asked,
             watch: None,
             refresh: None,
+            mend: None,
+            rewatch: None,
             refresh_at: now + REFRESH_EVERY,
             asking: FuturesUnordered::new(),
             views,
         };
-        if !keeper.write().await {
+        if !matches!(keeper.write().await, Wrote::Yes) {
             return Err(error::away(&what, "the lease was not written"));
         }
         keeper.held = Instant::now();
-        keeper.rewatch().await;
+        keeper.watch = keeper.rewatch().await;
         keeper.first_view().await;
         keeper.tell();
         Ok(keeper)
@@ -117,14 +138,17 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = leave.cancelled() => break,
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => self.tick(),
                 Ok(()) = link.changed() => {
-                    (self.watch, self.refresh, self.refresh_at) = (None, None, Instant::now());
+                    (self.watch, self.rewatch) = (None, None);
+                    (self.refresh, self.refresh_at) = (None, Instant::now());
                     tick.reset_immediately();
                 }
                 Some(message) = self.asked.next() => self.answer(message).await,
                 entry = next(&mut self.watch) => self.entry(entry),
-                written = finished(&mut self.refresh) => self.written(written),
+                wrote = finished(&mut self.refresh) => self.wrote(wrote),
+                () = finished(&mut self.mend) => {}
+                watch = finished(&mut self.rewatch) => self.watch = watch,
                 Some(gone) = self.asking.next(), if !self.asking.is_empty() => {
                     if let Some(gone) = gone {
                         self.gone(gone).await;
@@ -138,10 +162,10 @@ impl Keeper {
         self.views.send_replace(View::default());
     }
 
-    async fn tick(&mut self) {
+    fn tick(&mut self) {
         let now = Instant::now();
-        if self.watch.is_none() {
-            self.rewatch().await;
+        if self.watch.is_none() && self.rewatch.is_none() {
+            self.rewatch = Some(self.rewatch());
         }
         if self.refresh.is_none() && now >= self.refresh_at {
             self.refresh = Some(self.write());
@@ -164,42 +188,60 @@ impl Keeper {
         ring.take(NEIGHBOURS).map(|(id, other)| (*id, other.revision)).collect()
     }
 
-    /// Writes the own key; where that fails, makes sure that the bucket is there for the next attempt.
-    fn write(&self) -> BoxFuture<'static, bool> {
-        let (shared, store) = (Arc::clone(&self.shared), self.store.clone());
+    /// Writes the own key.
+    fn write(&self) -> BoxFuture<'static, Wrote> {
+        let store = self.store.clone();
         let key = key(&self.group, self.me.id);
         let value = Bytes::from(serde_json::to_vec(&self.me).unwrap_or_default());
         async move {
-            let failure = match time::timeout(ANSWER_MAX, store.put(key, value)).await {
-                Ok(Ok(_)) => return true,
-                Ok(Err(failure)) => failure.to_string(),
-                Err(_) => "no answer in time".to_owned(),
-            };
-            tracing::warn!(failure, "the lease was not written");
-            if let Err(error) = reconcile::leases(&shared).await {
-                tracing::debug!(%error, "the bucket of leases cannot be looked at");
+            match time::timeout(ANSWER_MAX, store.put(key, value)).await {
+                Ok(Ok(_)) => Wrote::Yes,
+                Ok(Err(failure)) => {
+                    tracing::warn!(%failure, "the lease was not written");
+                    if nobody_there(&failure) { Wrote::NobodyThere } else { Wrote::No }
+                }
+                Err(_) => {
+                    tracing::warn!("the lease was not written: no answer in time");
+                    Wrote::Late
+                }
             }
-            false
         }
         .boxed()
     }
 
-    fn written(&mut self, written: bool) {
+    /// A write that failed is tried again at the next tick, within a second, and one that took long at once: a lease
+    /// outlives an election of some seconds.
+    fn wrote(&mut self, wrote: Wrote) {
         let now = Instant::now();
-        if written {
-            (self.held, self.refresh_at) = (now, now + REFRESH_EVERY);
-        } else {
-            self.refresh_at = now + TICK;
+        self.refresh_at = now;
+        match wrote {
+            Wrote::Yes => (self.held, self.refresh_at) = (now, now + REFRESH_EVERY),
+            Wrote::No => {}
+            Wrote::NobodyThere => {
+                if self.mend.is_none() {
+                    self.mend = Some(mend(Arc::clone(&self.shared)));
+                }
+            }
+            Wrote::Late => self.refresh = Some(self.write()),
         }
     }
 
-    async fn rewatch(&mut self) {
-        let watch = self.store.watch_with_history(format!("{}.*", self.group));
-        match time::timeout(ANSWER_MAX, watch).await {
-            Ok(Ok(watch)) => self.watch = Some(watch),
-            Ok(Err(error)) => tracing::debug!(%error, "leases cannot be watched"),
-            Err(_) => tracing::debug!("leases cannot be watched: no answer in time"),
+    fn rewatch(&self) -> BoxFuture<'static, Option<Watch>> {
+        let (store, keys) = (self.store.clone(), format!("{}.*", self.group));
+        async move {
+            match time::timeout(ANSWER_MAX, store.watch_with_history(keys)).await {
+                Ok(Ok(watch)) => Some(watch),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "leases cannot be watched");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!("leases cannot be watched: no answer in time");
+                    None
+                }
+            }
         }
+        .boxed()
     }
 
     /// Takes the keys as they are, of which the own is one.
@@ -277,6 +319,24 @@ fn subject(shared: &Shared, group: &str, id: Uid) -> String {
     format!("{}.lease.{group}.{id}", shared.config.prefix)
 }
 
+/// Whether no stream took the write: the bucket is gone, or has no leader.
+fn nobody_there(failure: &PutError) -> bool {
+    let source = std::error::Error::source(failure).and_then(|source| source.downcast_ref::<PublishError>());
+    source.is_some_and(|source| source.kind() == PublishErrorKind::StreamNotFound)
+}
+
+/// Makes the bucket again where the bus says that it is gone.
+fn mend(shared: Arc<Shared>) -> BoxFuture<'static, ()> {
+    async move {
+        match time::timeout(ANSWER_MAX, reconcile::leases(&shared)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the bucket of leases cannot be looked at"),
+            Err(_) => tracing::debug!("the bucket of leases cannot be looked at: no answer in time"),
+        }
+    }
+    .boxed()
+}
+
 /// Whether the server says, twice, that nobody serves the subject.
 async fn is_gone(shared: &Shared, subject: &str) -> bool {
     for pause in [Duration::ZERO, MOMENT] {
@@ -300,7 +360,7 @@ async fn next(watch: &mut Option<Watch>) -> Option<Entry> {
 }
 
 /// The outcome of what is under way, which is then no more. Waits for ever where nothing is.
-async fn finished(work: &mut Option<BoxFuture<'static, bool>>) -> bool {
+async fn finished<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
     match work {
         Some(running) => {
             let outcome = running.await;

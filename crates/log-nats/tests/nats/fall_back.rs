@@ -93,3 +93,16 @@ async fn a_stream_that_was_deleted_is_made_anew_and_its_reader_is_told() {
     let mut reader = log.read_from(STREAM, ONE, 1).await.unwrap();
     assert_eq!(world::ids(&world::read(&mut *reader, 1).await), [2]);
 }
+
+/// A leader that lags tells an end that is too low, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_below_a_known_one_is_asked_for_again_before_it_is_believed() {
+    let Some(servers) = world::one() else { return };
+    let log = world::connect(&world::config(&servers, 1)).await.log();
+    world::publish(&*log, ONE, 1).await;
+    let (bounds, ()) = tokio::join!(log.bounds_with(STREAM, 2), async {
+        assert_eq!(log.bounds(STREAM).await.unwrap().last, 1, "asked after the other, and answered after it");
+        world::publish(&*log, ONE, 2).await;
+    });
+    assert_eq!(bounds.unwrap().last, 2);
+}

@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{self, AbortHandle, JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use weir_core::{
     Error, ErrorKind, Partition, ownership,
@@ -33,8 +36,14 @@ pub(super) struct Keeper {
     stop: CancellationToken,
     mine: BTreeSet<Partition>,
     /// Every owner that has not ended, also of partitions that are no longer this replica's.
-    owners: BTreeMap<Partition, CancellationToken>,
-    tasks: JoinSet<Partition>,
+    owners: BTreeMap<Partition, Running>,
+    tasks: JoinSet<()>,
+}
+
+/// An owner at work, or one that records its last.
+struct Running {
+    stop: CancellationToken,
+    task: AbortHandle,
 }
 
 impl Keeper {
@@ -47,22 +56,36 @@ impl Keeper {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 view = membership.changed() => self.look(membership.me().id, &view),
-                Some(Ok(ended)) = self.tasks.join_next() => drop(self.owners.remove(&ended)),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(id_of(ended)),
             }
             self.reconcile();
         }
-        self.owners.values().for_each(CancellationToken::cancel);
-        let tasks = &mut self.tasks;
-        let ended = async { while tasks.join_next().await.is_some() {} };
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(id_of(ended));
+            }
+        };
         if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
             let group = self.desk.group;
             tracing::warn!(
                 group,
                 "some owners did not record their last in time; others begin a little further back"
             );
-            self.tasks.shutdown().await;
+            self.tasks.abort_all();
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(id_of(ended));
+            }
         }
         membership.leave().await;
+    }
+
+    fn ended(&mut self, task: task::Id) {
+        let found =
+            self.owners.iter().find(|(_, owner)| owner.task.id() == task).map(|(partition, _)| *partition);
+        if let Some(partition) = found {
+            self.owners.remove(&partition);
+            self.work.ended(partition);
+        }
     }
 
     /// Takes a view in.
@@ -88,27 +111,35 @@ impl Keeper {
         self.mine = mine;
     }
 
-    /// Stops the owners of what is no longer this replica's, and starts those of what has none. A partition that is given
-    /// back while its former owner here still records its last is started when that one has ended.
+    /// Stops the owners of what is no longer this replica's, and starts those of what has none. Where a partition is given
+    /// back while its former owner here still records its last, that one is ended where it stands, as in a crash, and the
+    /// next one is started when it is gone: nobody works at the partition meanwhile.
     fn reconcile(&mut self) {
-        for (partition, stop) in &self.owners {
+        for (partition, owner) in &self.owners {
             if !self.mine.contains(partition) {
-                stop.cancel();
+                owner.stop.cancel();
+            } else if owner.stop.is_cancelled() {
+                owner.task.abort();
             }
         }
         for partition in &self.mine {
             if !self.owners.contains_key(partition) {
                 let stop = self.stop.child_token();
-                self.owners.insert(*partition, stop.clone());
-                let held = Held { partition: *partition, stop, desk: Arc::clone(&self.desk) };
-                self.tasks.spawn(keep(Arc::clone(&self.work), held));
+                let held = Held {
+                    partition: *partition,
+                    stop: stop.clone(),
+                    drain: self.stop.clone(),
+                    desk: Arc::clone(&self.desk),
+                };
+                let task = self.tasks.spawn(keep(Arc::clone(&self.work), held));
+                self.owners.insert(*partition, Running { stop, task });
             }
         }
     }
 }
 
 /// Keeps an owner at work until it is stopped.
-async fn keep(work: Arc<dyn Work>, held: Held) -> Partition {
+async fn keep(work: Arc<dyn Work>, held: Held) {
     let mut pauses = Pauses::default();
     while !held.stop.is_cancelled() {
         let began = Instant::now();
@@ -126,7 +157,10 @@ async fn keep(work: Arc<dyn Work>, held: Held) -> Partition {
             () = tokio::time::sleep(pause) => {}
         }
     }
-    held.partition
+}
+
+fn id_of(ended: Result<(task::Id, ()), JoinError>) -> task::Id {
+    ended.map_or_else(|error| error.id(), |(id, ())| id)
 }
 
 fn report(work: &dyn Work, held: &Held, error: &Error) {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,8 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Owners {
     at_work: Mutex<BTreeSet<Partition>>,
+    ended: Mutex<BTreeSet<Partition>>,
     begun: AtomicU32,
     fails: Mutex<Option<Error>>,
+    /// Whether an owner that is stopped never comes to its end by itself.
+    records_for_ever: AtomicBool,
+}
+
+/// An owner is at work until it is gone, however it ends.
+struct AtWork<'a>(&'a Owners, Partition);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.lock().remove(&self.1);
+    }
 }
 
 #[async_trait]
@@ -32,13 +44,21 @@ impl Work for Owners {
             return Err(error);
         }
         assert!(self.at_work.lock().insert(held.partition()), "one owner of a partition at a time");
+        let _at_work = AtWork(self, held.partition());
         held.works();
         held.stop().cancelled().await;
-        self.at_work.lock().remove(&held.partition());
+        if self.records_for_ever.load(Ordering::SeqCst) {
+            assert!(held.moves(), "nothing ends this replica here");
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 
     fn failed(&self, _: Partition, _: &Error) {}
+
+    fn ended(&self, partition: Partition) {
+        self.ended.lock().insert(partition);
+    }
 }
 
 struct Replica {
@@ -139,10 +159,55 @@ async fn a_replica_is_not_ready_while_an_owner_fails_but_what_another_works_at_i
 async fn a_start_whose_owners_cannot_work_says_why_and_leaves() {
     let board = Board::default();
     let (seat, owners) = (board.seat("one"), Arc::new(Owners::default()));
-    *owners.fails.lock() = Some(Error::data_loss("a chunk is missing"));
+    *owners.fails.lock() = Some(Error::new(ErrorKind::FailedPrecondition, "PARTITIONS_CHANGED", "16, not 8"));
     let ownership = Ownership::join(&seat, "test", PARTITIONS).await.unwrap();
     let error = ownership.start(owners).await.unwrap_err();
-    assert_eq!(error.kind(), weir_core::ErrorKind::DataLoss);
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     let two = Replica::start(&board, "two").await;
     shared_out(&[&two]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_with_a_damaged_partition_is_not_ready_and_tries_it_again() {
+    let board = Board::default();
+    for error in [Error::data_loss("a chunk is missing"), Error::unavailable("no answer in time")] {
+        let (seat, owners) = (board.seat("one"), Arc::new(Owners::default()));
+        *owners.fails.lock() = Some(error);
+        let ownership = Ownership::join(&seat, "test", PARTITIONS).await.unwrap();
+        ownership.start(Arc::clone(&owners) as _).await.unwrap();
+        assert!(ownership.ready().unwrap_err().contains("16 partitions"));
+        *owners.fails.lock() = None;
+        eventually("each is worked on", async || ownership.ready().is_ok()).await;
+        ownership.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_given_back_does_not_wait_for_what_its_former_owner_still_records() {
+    let board = Board::default();
+    let one = Replica::start(&board, "one").await;
+    one.owners.records_for_ever.store(true, Ordering::SeqCst);
+    one.seat.lose("test");
+    eventually("nothing is its own", async || !one.ownership.owns(Partition(0))).await;
+    assert_eq!(one.count(), usize::from(PARTITIONS), "the former owners record their last");
+    one.owners.begun.store(0, Ordering::SeqCst);
+    one.seat.come_back();
+    eventually("each is begun anew", async || {
+        one.owners.begun.load(Ordering::SeqCst) == u32::from(PARTITIONS) && one.ownership.ready().is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_partition_is_told_also_where_its_owner_was_not_at_work() {
+    let board = Board::default();
+    let one = Replica::start(&board, "one").await;
+    *one.owners.fails.lock() = Some(Error::unavailable("a blip"));
+    one.seat.lose("test");
+    eventually("every owner has stopped", async || one.count() == 0).await;
+    one.seat.come_back();
+    eventually("each has failed", async || one.ownership.ready().is_err()).await;
+    one.owners.ended.lock().clear();
+    one.seat.lose("test");
+    eventually("each end is told", async || one.owners.ended.lock().len() == usize::from(PARTITIONS)).await;
 }

@@ -95,7 +95,7 @@ impl Session {
                 (reader, batch) = &mut reading, if room => {
                     let batch = batch?;
                     if batch.records.is_empty() {
-                        self.idle(batch.end);
+                        self.idle(batch.end)?;
                     } else {
                         self.take(batch).await?;
                     }
@@ -142,13 +142,14 @@ impl Session {
     }
 
     /// Nothing of the partition is at or below the stream's end.
-    fn idle(&mut self, end: u64) {
+    fn idle(&mut self, end: u64) -> Result<()> {
         let from = self.claimed.mark();
         let progress = &mut self.claimed.progress;
-        let generation = self.shared.marks.generation_of(end);
+        let generation = self.shared.marks.step(progress, end)?;
         self.idle_moved |= end > progress.sequence;
         progress.idle_through(generation, end);
         self.tell(from, &[], end);
+        Ok(())
     }
 
     async fn take(&mut self, read: Batch) -> Result<()> {
@@ -166,7 +167,7 @@ impl Session {
         shared.store.write(batch).await?;
         let from = self.claimed.mark();
         for record in &read.records {
-            let generation = shared.marks.generation_of(record.sequence);
+            let generation = shared.marks.step(&self.claimed.progress, record.sequence)?;
             self.claimed.progress.passed(generation, record.sequence, record.id);
         }
         shared.metrics.rows.inc_by(rows);
