@@ -33,6 +33,8 @@ impl Work for Owner {
     async fn own(&self, held: &Held) -> Result<()> {
         let (service, partition) = (&self.0, held.partition());
         let records = Arc::clone(&service.records);
+        // A log that does not answer here may well answer the present owner: it is not taken from that one in vain.
+        service.log.identity(Stream::Commands).await?;
         let claim = Claim::take(records, READER, Stream::Commands, partition).await?;
         // What the former owner has left to end.
         service.timers.lower(partition, Timestamp::MIN);

@@ -17,18 +17,18 @@ impl Work for Owner {
         let (shared, partition) = (&self.0, held.partition());
         let claimed = Claimed::take(shared, partition).await?;
         let session = Session::new(Arc::clone(shared), partition, claimed);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = session.run(held) => ended,
             never = shared.marks.announce(&*shared.signals, partition) => match never {},
-        };
-        if held.stop().is_cancelled() {
-            // Whoever owns it now tells; a label that is not there is not removed.
-            let _ = shared.metrics.lag.remove_label_values(&[&partition.to_string()]);
         }
-        ended
     }
 
     fn failed(&self, _: Partition, _: &Error) {
         self.0.metrics.restarts.inc();
+    }
+
+    fn ended(&self, partition: Partition) {
+        // Whoever owns it now tells; a label that is not there is not removed.
+        let _ = self.0.metrics.lag.remove_label_values(&[&partition.to_string()]);
     }
 }

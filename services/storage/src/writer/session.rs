@@ -37,6 +37,10 @@ const AHEAD_BYTES: u64 = 20;
 /// The same of changed bucket counts, which take some 100 bytes each.
 const AHEAD_CHANGED: usize = 5;
 
+/// What a partition that moves waits for its last sync: the next owner begins at the last checkpoint without it. A store
+/// that syncs at once takes less, one with a periodic commit log far more.
+const MOVE_SYNC_MAX: Duration = Duration::from_secs(1);
+
 /// A claimed partition and everything in memory about it.
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -112,7 +116,7 @@ impl Session {
                 self.freeze();
             }
         }
-        self.finish().await
+        self.finish(held).await
     }
 
     /// When time alone makes a checkpoint due; never while there is nothing new, or one is under way.
@@ -238,8 +242,9 @@ impl Session {
     }
 
     /// Records everything. A checkpoint that is under way becomes part of the last one: the store syncs once more for
-    /// both, and nothing was saved of the former.
-    async fn finish(mut self) -> Result<()> {
+    /// both, and nothing was saved of the former. A partition that moves is another's within a moment, and is claimed
+    /// without waiting for this: a sync that takes long is not waited for here either.
+    async fn finish(mut self, held: &Held) -> Result<()> {
         let mut moved = self.bytes.is_some() || self.idle_moved;
         if let Some(frozen) = self.frozen.take() {
             moved = true;
@@ -251,7 +256,10 @@ impl Session {
             return Ok(());
         }
         self.freeze();
-        synced(&mut self.frozen).await?;
+        tokio::select! {
+            synced = synced(&mut self.frozen) => synced?,
+            () = tokio::time::sleep(MOVE_SYNC_MAX), if held.moves() => return Ok(()),
+        }
         self.save().await
     }
 }

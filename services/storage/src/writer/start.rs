@@ -27,12 +27,14 @@ impl Claimed {
         Mark { generation: self.progress.generation, sequence: self.progress.sequence }
     }
 
-    /// Claims a partition, brings the `buckets` table to where its progress stands, and checks the log.
+    /// Asks the log, claims a partition, brings the `buckets` table to where its progress stands, and checks that the log is the same.
     ///
     /// # Errors
     /// `FailedPrecondition` for a changed partition count; `Aborted` where another claims it; those of store and log.
     pub(super) async fn take(shared: &Shared, partition: Partition) -> Result<Self> {
         let Shared { records, log, marks, metrics, .. } = shared;
+        // A log that does not answer here may well answer the present owner: it is not taken from that one in vain.
+        log.identity(Stream::Readings).await?;
         let losses = shared.store.losses(); // before the counts are written: they may be lost as well
         let claim = Claim::take(Arc::clone(records), READER, Stream::Readings, partition).await?;
         let (checkpoints, buckets) = Checkpoints::open(&claim).await?;
