@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Clock, Result, TenantId, Uid,
-    port::{CommandSender, Leases, Log, Records, Registry, Signal, Signals, TelemetryReader, Topic},
+    Clock, Result, Stream, TenantId, Uid,
+    port::{
+        CommandSender, Leases, Log, Records, Registry, Signal, SignalStream, Signals, TelemetryReader, Topic,
+    },
 };
-use weir_runtime::ownership::Ownership;
+use weir_runtime::{marks::Marks, ownership::Ownership};
 
 use crate::{
     Config,
@@ -19,7 +21,7 @@ use crate::{
     housekeeping,
     metrics::Metrics,
     outbox::Dispatcher,
-    owner::{Bells, Owner, READER, Shared},
+    owner::{Bells, Owner, READER, STORE, Shared},
     rules::Store,
 };
 
@@ -88,7 +90,12 @@ impl Service {
             Arc::clone(&metrics),
             kill.clone(),
         );
+        // Listening begins before the generations are read, so that no newer one falls in between.
+        let written = signals.subscribe(Topic::Progress).await;
+        let (of_log, of_store) = (Arc::clone(&log), Arc::clone(&records));
+        let marks = Marks::open(of_log, of_store, Stream::Readings, STORE, config.partitions).await?;
         let shared = Arc::new(Shared {
+            marks,
             bells: Bells::new(config.partitions),
             config: config.clone(),
             log,
@@ -119,11 +126,13 @@ impl Service {
             stop: CancellationToken::new(),
             kill,
         });
-        service.run().await?;
+        service.run(written).await?;
         Ok(service)
     }
 
-    async fn run(self: &Arc<Self>) -> Result<()> {
+    async fn run(self: &Arc<Self>, written: SignalStream) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move { shared.marks.listen(written).await });
         // Listening begins before anything is read, so that no change falls in between.
         for topic in [Topic::Rules, Topic::Registry] {
             let (heard, shared) = (self.signals.subscribe(topic).await, Arc::clone(&self.shared));

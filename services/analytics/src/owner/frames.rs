@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use weir_core::{ErrorKind, Position, Result, TenantId, Uid, port::Record};
+use weir_core::{Error, ErrorKind, Position, Result, TenantId, Uid, port::Record};
 use weir_frame::Frame;
 
 use super::{change::Facts, intake::Speakers, recover::Owned};
@@ -128,6 +128,9 @@ impl Owned {
     }
 
     async fn evaluate(&mut self, decoded: &Decoded) -> Result<()> {
+        if self.follows(decoded.at.sequence)? != decoded.at.generation {
+            return Err(Error::aborted("the log began again at or below a frame that was just read"));
+        }
         if let Some(frame) = &decoded.frame {
             let (effects, readings) = self.memory.feed(frame, decoded.at.generation, decoded.at.sequence);
             self.shared.metrics.readings.inc_by(readings);

@@ -26,7 +26,10 @@ use weir_core::{
     Clock, Error, ErrorKind, Partition, Result,
     port::{Log, Records, Registry},
 };
-use weir_runtime::ownership::{Held, Work};
+use weir_runtime::{
+    marks::Marks,
+    ownership::{Held, Work},
+};
 
 pub(crate) use bell::Bells;
 pub(crate) use state::Memory;
@@ -36,6 +39,9 @@ use recover::Owned;
 
 /// The name under which progress is kept.
 pub(crate) const READER: &str = "analytics";
+
+/// Who tells how far the store has the readings, and with it the newest generation.
+pub(crate) const STORE: &str = "storage";
 
 /// What every owner of this process uses.
 pub(crate) struct Shared {
@@ -49,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bells: Bells,
+    /// How far the store is, of which owners want the generations: positions here are numbered as they are there.
+    pub(crate) marks: Marks,
     /// The last frame that was evaluated, of each partition that is this replica's: (generation, sequence).
     pub(crate) evaluated: Mutex<HashMap<Partition, (u32, u64)>>,
 }
@@ -67,15 +75,19 @@ impl Work for Owner {
         }
         .await;
         let replaced = ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::Aborted);
-        if replaced || held.stop().is_cancelled() {
-            // Whoever owns it now does what waits, and tells how far it is.
-            shared.dispatcher.release(partition);
-            shared.evaluated.lock().remove(&partition);
+        if replaced {
+            self.ended(partition);
         }
         ended
     }
 
     fn failed(&self, _: Partition, _: &Error) {
         self.0.metrics.restarts.inc();
+    }
+
+    /// Whoever owns it now does what waits, and tells how far it is.
+    fn ended(&self, partition: Partition) {
+        self.0.dispatcher.release(partition);
+        self.0.evaluated.lock().remove(&partition);
     }
 }

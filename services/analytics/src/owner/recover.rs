@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use weir_core::{
     Partition, Position, Result, Stream, TenantId, Uid, json,
     port::{KeyRange, LogReader},
-    progress::{Claim, Generations, Progress},
+    progress::{Claim, Progress},
 };
 
 use super::{READER, Shared, change::ChangeList, checkpoint::Checkpoints, state::Memory};
@@ -29,7 +29,6 @@ pub(crate) struct Owned {
     pub(super) shared: Arc<Shared>,
     pub(super) partition: Partition,
     pub(super) claim: Claim,
-    pub(super) generations: Generations,
     pub(super) reader: Option<Box<dyn LogReader>>,
     /// As it is in memory; the claim has what is recorded.
     pub(super) progress: Progress,
@@ -69,8 +68,11 @@ impl Owned {
     /// # Errors
     /// Those of log and store.
     pub(super) async fn recover(shared: Arc<Shared>, partition: Partition) -> Result<Self> {
+        // A log that does not answer here may well answer the present owner: it is not taken from that one in vain.
+        shared.log.identity(Stream::Readings).await?;
         let mut claim = Claim::take(Arc::clone(&shared.records), READER, Stream::Readings, partition).await?;
         let resume = claim.resume(&*shared.log, Stream::Readings, shared.config.partitions).await?;
+        shared.marks.adopt(resume.generations);
         if let Some(lost) = &resume.lost {
             tracing::error!(%partition, lost, "the log has lost readings");
         }
@@ -87,7 +89,6 @@ impl Owned {
             progress: resume.progress,
             applied: pointer.applied,
             reader: Some(reader),
-            generations: resume.generations,
             shared,
             partition,
             claim,
@@ -109,6 +110,14 @@ impl Owned {
         })
     }
 
+    /// The generation of what comes next at `sequence`.
+    ///
+    /// # Errors
+    /// `Aborted` where the log began again below what was evaluated, as another has found: this one begins anew.
+    pub(super) fn follows(&self, sequence: u64) -> Result<u32> {
+        self.shared.marks.step(&self.progress, sequence)
+    }
+
     /// The position from which a change counts that is made now.
     pub(super) fn next_position(&self) -> Position {
         let (_, evaluated) = self.evaluated;
@@ -119,7 +128,7 @@ impl Owned {
     pub(super) fn position(&self, sequence: u64) -> Position {
         Position {
             stream: Stream::Readings,
-            generation: self.generations.of(sequence),
+            generation: self.shared.marks.generation_of(sequence),
             sequence,
             index: 0,
             partition: self.partition,

@@ -64,11 +64,13 @@ impl Owned {
 
     /// Nothing is unread.
     async fn idle(&mut self, end: u64) -> Result<()> {
+        self.follows(end)?;
         self.apply_pending(None).await?;
         self.caught_up = true;
         self.horizons.clear();
         self.end_outage(self.next_position()).await?;
-        self.progress.idle_through(self.generations.of(end), end);
+        let generation = self.follows(end)?;
+        self.progress.idle_through(generation, end);
         Ok(())
     }
 
