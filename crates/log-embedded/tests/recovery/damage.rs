@@ -3,10 +3,10 @@
 use std::fs;
 
 use weir_core::ErrorKind;
-use weir_log_embedded::{EmbeddedLog, Options};
+use weir_log_embedded::Options;
 
 use crate::harness::{
-    STREAM, bodies, entries, open, options, publish, read_all, refusal, segments, stopped_after,
+    STREAM, bodies, entries, open, open_with, options, publish, read_all, refusal, segments, stopped_after,
 };
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ async fn records_of_another_segment_are_no_records() {
 /// Several segments of one record each.
 async fn segmented() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let log = EmbeddedLog::open(dir.path(), Options { segment_bytes: 0, ..options() }).unwrap();
+    let log = open_with(dir.path(), Options { segment_bytes: 0, ..options() }).unwrap();
     for n in 0..4_u8 {
         publish(&log, &[n; 40_000]).await.unwrap();
     }
@@ -131,9 +131,8 @@ async fn a_log_that_ends_below_what_was_read_is_refused() {
     let whole = fs::read(path).unwrap();
     let last = *entries(&whole).last().unwrap();
     fs::write(path, &whole[..last.end - 1]).unwrap();
-    let with_floor = |floor| {
-        EmbeddedLog::open(dir.path(), Options { progress_floor: [(STREAM, floor)].into(), ..options() })
-    };
+    let with_floor =
+        |floor| open_with(dir.path(), Options { progress_floor: [(STREAM, floor)].into(), ..options() });
     let error = with_floor(3).unwrap_err();
     let names = format!("log file {} is damaged at offset {}:", path.display(), last.offset);
     assert!(error.message().starts_with(&names), "{error}");
@@ -144,6 +143,6 @@ async fn a_log_that_ends_below_what_was_read_is_refused() {
 async fn a_new_log_is_not_held_to_what_was_read_from_another() {
     let dir = TempDir::new().unwrap();
     let options = Options { progress_floor: [(STREAM, 1_000)].into(), ..options() };
-    let log = EmbeddedLog::open(dir.path(), options).unwrap();
+    let log = open_with(dir.path(), options).unwrap();
     assert_eq!(publish(&log, b"one").await.unwrap(), 1);
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use weir_core::{ErrorKind, port::Log as _};
 use weir_log_embedded::{EmbeddedLog, Options};
 
-use crate::harness::{STREAM, open, options, publish, read_all};
+use crate::harness::{STREAM, open, open_with, options, publish, read_all};
 
 const BODY: usize = 10_000;
 
@@ -41,7 +41,7 @@ async fn sequences(log: &EmbeddedLog) -> Vec<u64> {
 async fn at_its_limit_a_log_refuses_and_a_trim_makes_room() {
     let dir = TempDir::new().unwrap();
     let limited = || Options { bytes_max: Some(1_000_000), ..options() };
-    let log = EmbeddedLog::open(dir.path(), limited()).unwrap();
+    let log = open_with(dir.path(), limited()).unwrap();
     let mut acked = fill(&log, 1, BODY).await;
     assert!(acked.len() > 90, "{} records of {BODY} bytes", acked.len());
     let together = join_all((0..4).map(async |n| publish(&log, &vec![n; BODY]).await)).await;
@@ -57,7 +57,7 @@ async fn at_its_limit_a_log_refuses_and_a_trim_makes_room() {
     assert!(more.len() > 20, "{} records after the trim", more.len());
     let left = sequences(&log).await;
     drop(log);
-    assert_eq!(sequences(&EmbeddedLog::open(dir.path(), limited()).unwrap()).await, left);
+    assert_eq!(sequences(&open_with(dir.path(), limited()).unwrap()).await, left);
 }
 
 /// A file system of 2 MiB in memory, unmounted at the end.
@@ -113,7 +113,7 @@ async fn on_a_full_disk_a_log_refuses_and_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn the_reserve_is_left_to_others() {
     let dir = TempDir::new().unwrap();
-    let log = EmbeddedLog::open(dir.path(), Options { disk_reserve_bytes: u64::MAX, ..options() }).unwrap();
+    let log = open_with(dir.path(), Options { disk_reserve_bytes: u64::MAX, ..options() }).unwrap();
     for error in [publish(&log, b"x").await.unwrap_err(), log.writable().await.unwrap_err()] {
         assert_eq!(error.reason(), "LOG_FULL");
         assert!(error.message().contains(&u64::MAX.to_string()), "{error}");

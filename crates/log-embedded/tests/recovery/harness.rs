@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -23,11 +23,25 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn open(dir: &Path) -> EmbeddedLog {
-    EmbeddedLog::open(dir, options()).unwrap()
+    open_with(dir, options()).unwrap()
 }
 
 pub(crate) fn refusal(dir: &Path) -> Error {
-    EmbeddedLog::open(dir, options()).expect_err("open accepts the damage")
+    open_with(dir, options()).expect_err("open accepts the damage")
+}
+
+/// Opens once nobody holds the lock: a child that another test of this process has forked and not yet replaced by its program
+/// holds it a moment longer than the log that was dropped (flock(2): a fork shares it).
+pub(crate) fn open_with(dir: &Path, options: Options) -> Result<EmbeddedLog, Error> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match EmbeddedLog::open(dir, options.clone()) {
+            Err(error) if error.reason() == "DATA_DIR_IN_USE" && Instant::now() < until => {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The id that a body is published under in these tests.

@@ -7,7 +7,7 @@ use weir_core::{ErrorKind, Timestamp, port::Log as _};
 use weir_log_embedded::{Durability, EmbeddedLog, Options};
 
 use crate::harness::{
-    PARTITION, STREAM, bodies, copy, id_of, open, options, publish, read_all, refusal, segments,
+    PARTITION, STREAM, bodies, copy, id_of, open, open_with, options, publish, read_all, refusal, segments,
 };
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn an_id_is_still_known_after_a_restart_and_after_a_crash() {
 async fn what_was_trimmed_stays_away_and_old_segments_are_read_from_their_files() {
     let dir = TempDir::new().unwrap();
     let small = || Options { segment_bytes: 0, ..options() };
-    let log = EmbeddedLog::open(dir.path(), small()).unwrap();
+    let log = open_with(dir.path(), small()).unwrap();
     for n in 0..20_u8 {
         publish(&log, &[n; 30_000]).await.unwrap();
     }
@@ -55,7 +55,7 @@ async fn what_was_trimmed_stays_away_and_old_segments_are_read_from_their_files(
     let bounds = log.bounds(STREAM).await.unwrap();
     drop(log);
     assert!(segments(dir.path()).len() < files);
-    let log = EmbeddedLog::open(dir.path(), small()).unwrap();
+    let log = open_with(dir.path(), small()).unwrap();
     assert_eq!(log.bounds(STREAM).await.unwrap().first, bounds.first);
     let records = read_all(&log).await;
     let expected: Vec<u8> = (bounds.first as u8 - 1..20).collect();
@@ -74,7 +74,7 @@ async fn what_was_trimmed_stays_away_and_old_segments_are_read_from_their_files(
 async fn an_idle_log_marks_its_end_and_gives_back_what_it_wrote_ahead() {
     let dir = TempDir::new().unwrap();
     for durability in [Durability::PowerLoss, Durability::Process] {
-        let log = EmbeddedLog::open(dir.path(), Options { durability, ..options() }).unwrap();
+        let log = open_with(dir.path(), Options { durability, ..options() }).unwrap();
         publish(&log, format!("{durability:?}").as_bytes()).await.unwrap();
         let path = &segments(dir.path())[0];
         let before = fs::metadata(path).unwrap().len();
@@ -95,7 +95,7 @@ async fn an_idle_log_marks_its_end_and_gives_back_what_it_wrote_ahead() {
 fn a_directory_in_use_is_refused() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());
-    let error = refusal(dir.path());
+    let error = EmbeddedLog::open(dir.path(), options()).unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::FailedPrecondition, "DATA_DIR_IN_USE"));
     assert!(error.message().contains(dir.path().to_str().unwrap()), "{error}");
     drop(log);
