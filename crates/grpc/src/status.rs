@@ -78,12 +78,15 @@ pub fn to_status(error: Error) -> Status {
 pub fn from_status(status: Status) -> Error {
     let details = status.get_error_details();
     let info = details.error_info();
+    // Weir's own refusals carry an ErrorInfo: without one these are how the transport tells that a connection broke.
+    let broke = info.is_none() && matches!(status.code(), Code::Unknown | Code::Cancelled);
     let reason = match info {
         Some(info) => info.reason.clone(),
-        None if status.code() == Code::Unknown => "CONNECTION_CLOSED".to_owned(),
+        None if broke => "CONNECTION_CLOSED".to_owned(),
         None => format!("{:?}", status.code()).to_uppercase(),
     };
-    let mut error = Error::new(kind(status.code()), reason, status.message());
+    let kind = if broke { ErrorKind::Unavailable } else { kind(status.code()) };
+    let mut error = Error::new(kind, reason, status.message());
     if let Some(limit) = info.and_then(|info| info.metadata.get(LIMIT)) {
         error = error.with_limit(limit);
     }
