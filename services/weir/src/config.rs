@@ -220,19 +220,23 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Refuses to cross a network in the clear unless told to.
-    ///
-    /// # Errors
-    /// `PLAINTEXT_REFUSED` that names the key.
-    pub(crate) fn check(&self) -> Result<()> {
-        let named = [
+    /// Every service and its addresses.
+    pub(crate) fn named(&self) -> [(&'static str, &Vec<String>); 5] {
+        [
             ("registry", &self.registry),
             ("commands", &self.commands),
             ("storage", &self.storage),
             ("analytics", &self.analytics),
             ("ingest", &self.ingest),
-        ];
-        let plaintext = named.into_iter().find_map(|(name, addresses)| {
+        ]
+    }
+
+    /// Refuses to cross a network in the clear unless told to.
+    ///
+    /// # Errors
+    /// `PLAINTEXT_REFUSED` that names the key.
+    pub(crate) fn check(&self) -> Result<()> {
+        let plaintext = self.named().into_iter().find_map(|(name, addresses)| {
             let address = addresses.iter().find(|address| is_plaintext_off_loopback(address))?;
             Some((name, address))
         });

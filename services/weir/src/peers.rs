@@ -25,14 +25,7 @@ impl Peers {
     /// `CONFIG_INVALID`; `PLAINTEXT_REFUSED` for an address off loopback without TLS; those of the files.
     pub(crate) fn new(config: &Config) -> Result<Self> {
         config.peers.check()?;
-        let peers = &config.peers;
-        let addresses = BTreeMap::from([
-            ("registry", peers.registry.clone()),
-            ("commands", peers.commands.clone()),
-            ("storage", peers.storage.clone()),
-            ("analytics", peers.analytics.clone()),
-            ("ingest", peers.ingest.clone()),
-        ]);
+        let addresses = config.peers.named().map(|(name, addresses)| (name, addresses.clone())).into();
         Ok(Self { addresses, identity: identity(config)?, made: BTreeMap::new() })
     }
 
