@@ -84,9 +84,12 @@ pub(crate) fn complain(text: &str) {
     drop(writeln!(std::io::stderr().lock(), "{text}")); // a closed terminal has nobody to tell
 }
 
-/// The root of the repository.
+/// The root of the repository. Cargo tells it at run time; what it told when this was built may be another checkout that
+/// shares the target directory.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
 pub(crate) fn cargo_path() -> String {
