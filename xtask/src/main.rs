@@ -54,6 +54,8 @@ enum Command {
 enum Perf {
     /// Readings over gRPC streams against a raw asynchronous JetStream publish of the same bytes, in one run
     Frames,
+    /// Ten times as many clients as saturate five processes: goodput, memory, losses, lag
+    Overload,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
+        Command::Perf { what: Perf::Overload } => run::perf("overload"),
         Command::LintProto => run::lint_proto(),
     };
     match done {
