@@ -3,13 +3,14 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::ready, stream};
+use futures::{FutureExt, StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use weir_core::{
-    Error, ErrorKind, Partition, Result, Timestamp, Uid, json,
+    Error, ErrorKind, Partition, Position, Result, Timestamp, Uid, json,
     port::{KeyRange, Write},
 };
+use weir_runtime::marks::Mark;
 
 use crate::{
     Service,
@@ -103,6 +104,13 @@ impl Timers {
     }
 }
 
+/// What became of a timer.
+enum Fired {
+    Done,
+    /// Its command is on its way into the store.
+    NotCopied,
+}
+
 impl Service {
     /// Ends what is over until the service stops. A panic is a failure like any other, not work that nobody does.
     pub(crate) async fn sweep(self: Arc<Self>) {
@@ -164,20 +172,35 @@ impl Service {
             timers.into_iter().map(|(_, timer)| timer).partition(|timer| timer.due <= now);
         let low = due.last().map_or(from, |last| last.due);
         let fired = stream::iter(due).map(|timer| self.fire(partition, timer)).buffer_unordered(WIDTH);
-        let failed = fired.filter_map(|done| ready(done.err())).collect::<Vec<_>>().await;
-        if let Some(error) = failed.into_iter().next() {
+        let (mut failed, mut waits) = (None, false);
+        for done in fired.collect::<Vec<_>>().await {
+            match done {
+                Ok(Fired::Done) => {}
+                Ok(Fired::NotCopied) => waits = true,
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
             return Err(error);
+        }
+        if waits {
+            return Ok((from, Some(now.saturating_add(RETRY_AFTER))));
         }
         Ok((low, later.first().map(|timer| timer.due).or(full.then_some(now))))
     }
 
-    async fn fire(&self, partition: Partition, timer: Timer) -> Result<()> {
+    async fn fire(&self, partition: Partition, timer: Timer) -> Result<Fired> {
         let place = timer_place(partition);
         let done = Write::delete(timer_key(timer.due, timer.entry.id));
-        let gone = timer.remove || !self.expire(&timer).await?;
-        if gone {
+        // Before the command is looked for: else it may be copied in between.
+        let copied = self.is_copied(partition, timer.entry.position);
+        let there = !timer.remove && self.expire(&timer).await?;
+        if !there && !timer.remove && !copied {
+            return Ok(Fired::NotCopied);
+        }
+        if !there {
             self.remove(&timer).await?;
-            return self.store.commit(TIMERS, &place, vec![done]).await;
+            return self.store.commit(TIMERS, &place, vec![done]).await.map(|()| Fired::Done);
         }
         let due = timer.due.saturating_add(self.config.retention);
         let id = timer.entry.id;
@@ -185,10 +208,18 @@ impl Service {
         let writes = vec![done, Write::put(timer_key(due, id), json::to_bytes(&removal)?)];
         self.store.commit(TIMERS, &place, writes).await?;
         self.timers.lower(partition, due);
-        Ok(())
+        Ok(Fired::Done)
     }
 
-    /// Ends a command, if it has not ended. False where there is none: a crash left its index without it.
+    /// Whether some owner has copied the log up to there. Until then a command that is not in the store is about to be: what
+    /// leads to it is written first.
+    fn is_copied(&self, partition: Partition, position: Position) -> bool {
+        let mark = self.marks.watch(partition).map(|mark| *mark.borrow()).unwrap_or_default();
+        mark >= Mark { generation: position.generation, sequence: position.sequence }
+    }
+
+    /// Ends a command, if it has not ended. False where there is none: a crash left its index without it, or it is being
+    /// copied.
     async fn expire(&self, timer: &Timer) -> Result<bool> {
         match self.transition(&timer.entry.to, timer.entry.id, None, Event::Expired).await {
             Ok(_) => {

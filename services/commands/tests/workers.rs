@@ -7,7 +7,7 @@ mod support;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,16 +15,20 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use support::{AllDevices, Fixture, device, eventually};
+use tokio::sync::watch;
 use weir_commands::{Config, Service};
 use weir_core::{
     Partition, Result, Stream, Uid,
     command::Order,
-    port::{CommandQueue, CommandSender, KeyRange, Records, SendCommand, Session, Stored, Table, Write},
+    port::{
+        CommandQueue, CommandSender, Expect, KeyRange, Records, SendCommand, Session, Stored, Table, Write,
+    },
     progress::{Claim, PROGRESS},
 };
 use weir_runtime::Service as _;
 
 const TIMERS: Table = Table("commands_timers");
+const COMMANDS: Table = Table("commands");
 const OPEN: Table = Table("commands_open");
 
 /// Records that panic where a table is used, while `panics` is set.
@@ -65,16 +69,57 @@ impl Records for Panicking {
     }
 }
 
+/// Records that hold back what is inserted into a table, while `held` is set, and count the looks into another one.
+struct Holding {
+    inner: Arc<dyn Records>,
+    held: (Table, watch::Sender<bool>),
+    looks: (Table, AtomicU64),
+}
+
+#[async_trait]
+impl Records for Holding {
+    async fn get(&self, table: Table, partition: &[u8], key: &[u8]) -> Result<Option<Stored>> {
+        self.inner.get(table, partition, key).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: &[u8],
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        let found = self.inner.scan(table, partition, range, limit).await?;
+        if table.0 == self.looks.0.0 && !found.is_empty() {
+            self.looks.1.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(found)
+    }
+    async fn commit(&self, table: Table, partition: &[u8], writes: Vec<Write>) -> Result<Vec<u64>> {
+        if table.0 == self.held.0.0 && writes.iter().any(|write| write.expect == Expect::Absent) {
+            self.held.1.subscribe().wait_for(|held| !held).await.unwrap();
+        }
+        self.inner.commit(table, partition, writes).await
+    }
+    async fn partitions(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>> {
+        self.inner.partitions(table, after, limit).await
+    }
+}
+
 /// A service whose store can panic in this table, and what it stands on.
 async fn start(table: Table) -> (Arc<Service>, Arc<Panicking>, Fixture) {
     let fixture = Fixture::start().await;
-    fixture.service.drain().await;
     let records =
         Arc::new(Panicking { inner: Arc::clone(&fixture.records) as _, table, panics: false.into() });
-    let service = Service::start(
+    (start_on(&fixture, Arc::clone(&records) as _).await, records, fixture)
+}
+
+/// A service in place of the fixture's, on this store.
+async fn start_on(fixture: &Fixture, records: Arc<dyn Records>) -> Arc<Service> {
+    fixture.service.drain().await;
+    Service::start(
         Config { partitions: 4, ..Config::default() },
         Arc::clone(&fixture.log),
-        Arc::clone(&records) as _,
+        records,
         Arc::clone(&fixture.signals) as _,
         Arc::new(weir_log_embedded::LocalLeases::new()),
         Arc::new(AllDevices),
@@ -82,8 +127,7 @@ async fn start(table: Table) -> (Arc<Service>, Arc<Panicking>, Fixture) {
         &prometheus::Registry::new(),
     )
     .await
-    .unwrap();
-    (service, records, fixture)
+    .unwrap()
 }
 
 async fn send(service: &Service, request_id: &str) -> Uid {
@@ -121,6 +165,53 @@ async fn a_partition_that_another_claimed_is_claimed_again_and_copied_on() {
         }
     }
     ready_again(&fixture.service).await;
+}
+
+/// What leads to a command is written before it. Its time is over in between, where the store is slow: it must not be taken
+/// for the leftover of a crash, for then nobody would ever end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_time_is_over_while_it_is_copied_expires() {
+    let fixture = Fixture::start().await;
+    let records = Arc::new(Holding {
+        inner: Arc::clone(&fixture.records) as _,
+        held: (COMMANDS, watch::Sender::new(false)),
+        looks: (TIMERS, AtomicU64::new(0)),
+    });
+    let service = start_on(&fixture, Arc::clone(&records) as _).await;
+    let to = device("device-1");
+    let found =
+        async |table, place: &[u8]| fixture.records.scan(table, place, KeyRange::all(), 10).await.unwrap();
+    let timers = format!("{:05}", Partition::of(to.uid, 4).0);
+    let has_timers = async |count| {
+        eventually("what leads to it is there", async || {
+            (found(TIMERS, timers.as_bytes()).await.len() == count).then_some(())
+        })
+        .await;
+    };
+    // One that is there, so that the timers are looked at when its time is over, and one on its way.
+    send(&service, "first").await;
+    has_timers(1).await;
+    ready_again(&service).await;
+    records.held.1.send_replace(true);
+    send(&service, "late").await;
+    has_timers(2).await;
+    fixture.clock.advance(Duration::from_secs(700));
+    let before = records.looks.1.load(Ordering::SeqCst);
+    eventually("their time was seen to be over, and again", async || {
+        fixture.clock.advance(Duration::from_secs(1));
+        (records.looks.1.load(Ordering::SeqCst) >= before + 3).then_some(())
+    })
+    .await;
+    records.held.1.send_replace(false);
+    let place = format!("{}/{}", to.tenant, to.uid);
+    eventually("both expire", async || {
+        let all = found(COMMANDS, place.as_bytes()).await;
+        let is_over =
+            |stored: &&Stored| String::from_utf8_lossy(&stored.value).contains("\"state\":\"EXPIRED\"");
+        let listed: Vec<_> = all.iter().filter(|stored| stored.key.first() == Some(&b'c')).collect();
+        (listed.len() == 2 && listed.iter().all(is_over)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,9 @@ use crate::{
 /// The services, each after those that it calls.
 const SERVICES: [&str; 5] = ["registry", "commands", "storage", "analytics", "ingest"];
 
+/// The limit of the log.
+const LOG_MAX: &str = "WEIR__LOG__MAX_BYTES";
+
 /// How a cluster of separate services is made.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -56,9 +59,9 @@ impl Cluster {
         ];
         arguments.extend(shape.sync_always.then(|| "--nats-sync-always".to_owned()));
         let mut env = env.to_vec();
-        if shape.disks {
-            // NATS gives streams no more than three quarters of its disk.
-            env.push(("WEIR__LOG__MAX_BYTES".to_owned(), format!("{}MiB", DISK_MIB / 8)));
+        if env.iter().all(|(name, _)| name != LOG_MAX) {
+            // NATS gives streams no more than three quarters of the disk that is free; a run writes far less.
+            env.push((LOG_MAX.to_owned(), format!("{}MiB", DISK_MIB / 8)));
         }
         let mut command = Command::new(binary);
         command.args(["init", "--dir"]).arg(dir).args(&arguments).envs(env.iter().cloned());

@@ -24,6 +24,20 @@ async fn leader(server: &nats::Bus, servers: &[String], prefix: &str) -> usize {
     server.index_of(&leader).unwrap()
 }
 
+/// Waits until somebody else than `former` leads; meanwhile nobody answers.
+async fn another_leader(server: &nats::Bus, servers: &[String], prefix: &str, former: usize) {
+    let (bus, until) = (world::admin(servers).await, Instant::now() + world::PATIENCE);
+    loop {
+        assert!(Instant::now() < until, "nobody else is elected");
+        let Ok(mut stream) = bus.get_stream(format!("{prefix}_readings")).await else { continue };
+        let Ok(info) = stream.info().await else { continue };
+        let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+        if leader.and_then(|leader| server.index_of(&leader)).is_some_and(|leader| leader != former) {
+            return;
+        }
+    }
+}
+
 /// Partition `n` gets `n·1000 + 1 …` while the stream's leader is killed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_killed_while_publishing_and_reading_loses_nothing_acknowledged() {
@@ -121,6 +135,56 @@ async fn an_empty_read_is_never_false_while_replicas_lag() {
             missed.is_empty(),
             "told that nothing is up to {end}, after {before} records; but {missed:?} were"
         );
+    }
+}
+
+/// The leader is stopped until another one is elected, and comes back while records arrive and readers hardly wait: for a
+/// moment there are two that answer. What each reader was told that there is nothing of is looked at afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_read_is_never_false_when_a_former_leader_wakes() {
+    let Some(server) = world::own(nats::Options { nodes: 3, ..nats::Options::default() }) else { return };
+    let config = world::config(&server.servers(), 3);
+    let log = world::connect(&config).await.log();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut reading = vec![];
+    for _ in 0..4 {
+        let reader = world::connect(&config).await.log();
+        let (done, saw_both) = (Arc::clone(&done), AtomicBool::new(false));
+        reading.push(tokio::spawn(async move { read_hardly_waiting(&*reader, &done, &saw_both).await }));
+    }
+    let publishing = tokio::spawn({
+        let done = Arc::clone(&done);
+        async move {
+            let mut acknowledged = vec![];
+            while !done.load(Ordering::Relaxed) {
+                acknowledged.push(world::publish(&*log, ONE, acknowledged.len() as u128 + 1).await);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            acknowledged
+        }
+    });
+    for _ in 0..3 {
+        let first = leader(&server, &server.servers(), &config.prefix).await;
+        server.pause(first);
+        let others: Vec<String> =
+            server.servers().into_iter().enumerate().filter(|(n, _)| *n != first).map(|(_, at)| at).collect();
+        another_leader(&server, &others, &config.prefix, first).await;
+        server.resume(first);
+        server.wait_up().unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let acknowledged = publishing.await.unwrap();
+    for reading in reading {
+        let (given, empties) = reading.await.unwrap();
+        assert_eq!(given[..], acknowledged[..given.len()], "each record once, in order");
+        for (end, before) in empties {
+            let missed: Vec<_> =
+                acknowledged.iter().filter(|sequence| **sequence <= end).skip(before).collect();
+            assert!(
+                missed.is_empty(),
+                "told that nothing is up to {end}, after {before}; but {missed:?} were"
+            );
+        }
     }
 }
 
