@@ -1,61 +1,56 @@
-//! What frames exist for: readings acknowledged a second through the frame path (decoding, intake, log) over a bus of one
-//! node, against a raw asynchronous JetStream publish of the same bytes in the same run; with the bus's own sync interval,
-//! and with `sync_interval: always`. `cargo xtask perf frames`.
+//! What frames exist for: readings acknowledged a second over gRPC streams by the real edge on a bus of one node, against a
+//! raw asynchronous JetStream publish of the same bytes in the same run; with the bus's own sync interval, and with
+//! `sync_interval: always`. `cargo xtask perf frames`.
 //!
-//! The raw publish sends each reading as a message of its own, a window of them unanswered, as one would without frames.
-//! Both sides run in turns on the same server, and medians are compared.
+//! The raw publish sends each reading, encoded as on the stream, as a message of its own, a window of them unanswered, as
+//! one would without frames. Both sides run in turns on the same server, and medians are compared. Storage and analytics
+//! are down: what is measured is the way to the log, on the one machine that client, edge and bus share.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)] // a benchmark reports by panicking and by printing
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use weir_config::{ByteSize, Durability};
-use weir_ingest::bench::{Bench, Path};
-use weir_log_nats::{Bus, Config, Options};
-use weir_store_embedded::EmbeddedStore;
-use weir_test_servers::nats;
+use futures::future::join_all;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use weir_core::{Timestamp, Value, name};
+use weir_drive::{Place, Reading, edge::as_proto};
+use weir_proto::ingest::v1::PublishStreamRequest;
+use weir_tests::cluster::{Cluster, Shape};
 
-/// The size of one reading as a device sends it.
-const READING: usize = 128;
 /// Raw publishes that wait for their acknowledgement.
 const RAW_WINDOW: usize = 1_024;
-/// Readings in a message of a device that sends them one by one, and of one that gathers them; and how many messages of
-/// each task wait for their acknowledgement.
-const SHAPES: [(usize, usize); 2] = [(1, 4_096), (100, 512)];
-/// As many as a table of partitions serves, each with its own frame in flight.
-const PARTITIONS: u16 = 16;
-const DEVICES: usize = 1_000;
-/// Tasks that decode and publish: one core is the server's.
-const TASKS: usize = 2;
+/// Readings in an item of a stream, and how many items of each stream wait for their acknowledgement.
+const SHAPES: [(usize, usize); 3] = [(1, 1_024), (10, 256), (100, 64)];
+/// Streams, each of its own device: as many as there are partitions.
+const STREAMS: usize = 16;
+/// Different items of a stream, each sent again and again.
+const ITEMS: usize = 64;
 /// Turns of which the medians are taken, and how long one lasts at least.
 const TURNS: usize = 3;
 const TURN: Duration = Duration::from_secs(3);
+/// Of the log, so that no turn fills it.
+const LOG_MAX: &str = "8GiB";
 
-/// One reading of exactly [`READING`] bytes.
-fn reading(n: usize) -> String {
-    let head = format!(
-        r#"{{"ts":{},"values":{{"temperature":{}.125,"humidity":40.25,"note":""#,
-        1_424_044_800_000 + n,
-        20 + n % 10
-    );
-    let tail = r#""}}"#;
-    let note = "x".repeat(READING - head.len() - tail.len());
-    format!("{head}{note}{tail}")
-}
-
-fn message(readings: usize) -> Vec<u8> {
-    match readings {
-        1 => reading(0).into_bytes(),
-        _ => format!("[{}]", (0..readings).map(reading).collect::<Vec<_>>().join(",")).into_bytes(),
+/// The reading with this number: two numbers and a short text.
+fn reading(n: usize) -> Reading {
+    Reading {
+        ts: Some(Timestamp::from_micros((1_424_044_800_000 + n as i64) * 1_000)),
+        values: vec![
+            ("temperature".to_owned(), Value::Double(20.125 + (n % 10) as f64)),
+            ("humidity".to_owned(), Value::Double(40.25)),
+            ("state".to_owned(), Value::String("running at nominal speed".into())),
+        ],
     }
 }
 
-/// Messages a second that are acknowledged, each under an id of its own as the log's records are.
+/// Messages a second that are acknowledged.
 async fn raw(jetstream: &async_nats::jetstream::Context, payload: &Bytes) -> f64 {
     let (begin, mut count) = (Instant::now(), 0_u64);
     let mut waiting = VecDeque::with_capacity(RAW_WINDOW);
@@ -74,26 +69,54 @@ async fn raw(jetstream: &async_nats::jetstream::Context, payload: &Bytes) -> f64
     count as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// Readings a second that are acknowledged through the frame path.
-async fn framed(bench: &Arc<Bench>, path: &Arc<Path>, payload: &Arc<Vec<u8>>, window: usize) -> f64 {
+/// Readings a second that are acknowledged over gRPC streams.
+async fn streamed(place: &Place, devices: &[String], readings: usize, window: usize) -> f64 {
     let begin = Instant::now();
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|_| {
-            let (bench, path, payload) = (Arc::clone(bench), Arc::clone(path), Arc::clone(payload));
-            tokio::spawn(async move {
-                let mut done = 0;
-                while begin.elapsed() < TURN {
-                    done += bench.publish(&path, &payload, window * 4, window).await.unwrap();
-                }
-                done
-            })
+    let streams = devices.iter().map(|device| stream(place.clone(), device, readings, window, begin));
+    let items: usize =
+        join_all(streams.map(tokio::spawn)).await.into_iter().map(|items| items.unwrap()).sum();
+    (items * readings) as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// Keeps the window of one stream full until the turn is over; the items that were acknowledged.
+fn stream(
+    place: Place,
+    device: &str,
+    readings: usize,
+    window: usize,
+    begin: Instant,
+) -> impl Future<Output = usize> + Send + 'static {
+    let device = name::child(&place.tenant, "devices", device);
+    let items: Vec<_> = (0..ITEMS)
+        .map(|n| PublishStreamRequest {
+            device: device.clone(),
+            readings: (n * readings..(n + 1) * readings).map(|n| as_proto(&reading(n))).collect(),
+            ..Default::default()
         })
         .collect();
-    let mut done = 0;
-    for task in tasks {
-        done += task.await.unwrap();
+    async move {
+        let (sender, receiver) = mpsc::channel(window);
+        let answers = place.connection.ingest().publish_stream(ReceiverStream::new(receiver)).await;
+        let mut answers = answers.unwrap().into_inner();
+        let (mut sent, mut answered) = (0, 0);
+        let mut sender = Some(sender);
+        while sender.is_some() || answered < sent {
+            if let Some(open) = &sender {
+                while sent - answered < window {
+                    let item = items[sent % ITEMS].clone();
+                    open.send(PublishStreamRequest { item: sent as u64, ..item }).await.unwrap();
+                    sent += 1;
+                }
+            }
+            let answer = answers.message().await.unwrap().expect("each item is answered");
+            assert!(answer.status.is_some_and(|status| status.code == 0) && answer.statuses.is_empty());
+            answered += 1;
+            if begin.elapsed() >= TURN {
+                sender = None;
+            }
+        }
+        answered
     }
-    done as f64 / begin.elapsed().as_secs_f64()
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -102,64 +125,64 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 /// Raw messages a second, and readings a second for each shape.
-async fn measure(sync: nats::Sync) -> (f64, Vec<f64>) {
-    let server = nats::Bus::start(&nats::Options { sync, ..nats::Options::default() }).unwrap();
-    let config =
-        Config { servers: server.servers(), sync_always: sync == nats::Sync::Always, ..Config::default() };
-    let durability = match sync {
-        nats::Sync::Always => Durability::PowerLoss,
-        nats::Sync::Default => Durability::Process,
-    };
-    let options = Options {
-        partitions: PARTITIONS,
-        durability,
-        max_bytes: ByteSize::gib(8),
-        client: "perf frames".to_owned(),
-    };
-    let bus = Bus::connect(&config, options).await.unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let records = EmbeddedStore::open(home.path(), weir_store_embedded::Options::default()).unwrap();
-    let path = Arc::new(Path::start(bus.log(), records, PARTITIONS).await.unwrap());
-    let bench = Arc::new(Bench::new(DEVICES).unwrap());
+async fn measure(dir: &Path, binary: &Path, sync_always: bool) -> weir_core::Result<(f64, Vec<f64>)> {
+    let shape = Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always };
+    let env = [("WEIR__LOG__MAX_BYTES".to_owned(), LOG_MAX.to_owned())];
+    let mut cluster = Cluster::shared(dir, binary, &shape, &env).await?;
+    cluster.drain("storage-1").await.unwrap();
+    cluster.drain("analytics-1").await.unwrap();
+    let place = cluster.places(&"default".parse().unwrap(), cluster.token()).await.unwrap().remove(0);
+    let devices: Vec<String> = (0..STREAMS).map(|n| format!("stream-{n}")).collect();
+    weir_drive::provision::create(&place, &devices, &Default::default()).await.unwrap();
 
-    let jetstream = async_nats::jetstream::new(async_nats::connect(server.servers()).await.unwrap());
+    let client = async_nats::connect(cluster.bus().unwrap().servers()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
     let stream = async_nats::jetstream::stream::Config {
         name: "raw".to_owned(),
         subjects: vec!["raw.readings".to_owned()],
         ..Default::default()
     };
     jetstream.create_stream(stream).await.unwrap();
-    let single = Bytes::from(message(1));
-    let messages: Vec<_> = SHAPES.iter().map(|(readings, _)| Arc::new(message(*readings))).collect();
+    let single = Bytes::from(as_proto(&reading(0)).encode_to_vec());
 
     let mut raws = vec![];
-    let mut framed_all = vec![vec![]; SHAPES.len()];
+    let mut streams = vec![vec![]; SHAPES.len()];
     for _ in 0..TURNS {
         raws.push(raw(&jetstream, &single).await);
-        for (n, (_, window)) in SHAPES.iter().enumerate() {
-            framed_all[n].push(framed(&bench, &path, &messages[n], *window).await);
+        for (n, (readings, window)) in SHAPES.iter().enumerate() {
+            streams[n].push(streamed(&place, &devices, *readings, *window).await);
         }
     }
-    (median(raws), framed_all.into_iter().map(median).collect())
+    Ok((median(raws), streams.into_iter().map(median).collect()))
 }
 
 fn main() {
-    assert_eq!(message(1).len(), READING);
-    if let Err(why) = nats::binary() {
-        println!("SKIPPED: nats-server cannot be had: {why}");
-        return;
-    }
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let binary = PathBuf::from(std::env::var_os("WEIR_BIN").expect("cargo xtask perf frames sets WEIR_BIN"));
+    let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (raw_default, default) = runtime.block_on(measure(nats::Sync::Default));
-    let (raw_always, always) = runtime.block_on(measure(nats::Sync::Always));
-    println!("readings of {READING} bytes acknowledged a second, one server, medians of {TURNS} turns");
-    println!("sync_interval   messages of        raw      frames   frames ÷ raw");
-    for (name, raw, framed) in [("default", raw_default, &default), ("always", raw_always, &always)] {
-        for ((readings, _), framed) in SHAPES.iter().zip(framed) {
-            println!("{name:<15} {readings:>4} readings {raw:>9.0} {framed:>11.0} {:>14.1}", framed / raw);
+    let measured = |name: &str, sync_always| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        runtime.block_on(measure(&dir, &binary, sync_always))
+    };
+    let ((raw_default, default), (raw_always, always)) =
+        match measured("default", false).and_then(|default| Ok((default, measured("always", true)?))) {
+            Ok(both) => both,
+            Err(error) => {
+                println!("SKIPPED: {error}");
+                return;
+            }
+        };
+    let size = as_proto(&reading(0)).encoded_len();
+    println!("readings of {size} bytes acknowledged a second, one server, medians of {TURNS} turns");
+    println!("sync_interval       items of       raw  gRPC stream   stream ÷ raw");
+    for (name, raw, streams) in [("default", raw_default, &default), ("always", raw_always, &always)] {
+        for ((readings, _), stream) in SHAPES.iter().zip(streams) {
+            println!("{name:<15} {readings:>3} readings {raw:>9.0} {stream:>12.0} {:>14.1}", stream / raw);
         }
     }
     for (n, (readings, _)) in SHAPES.iter().enumerate() {
-        println!("frames, always ÷ default, messages of {readings} readings: {:.2}", always[n] / default[n]);
+        println!("stream, always ÷ default, items of {readings} readings: {:.2}", always[n] / default[n]);
     }
 }

@@ -27,7 +27,7 @@ async fn run(engines: Engines, scenario: &str, seconds: u64, control: Option<&st
         length: Duration::from_secs(seconds),
         seed: 1,
         scenarios: vec![scenario.to_owned()],
-        engines,
+        engines: vec![engines],
         binary: weir_tests::binary(),
         dir: dir.path().to_owned(),
         env: Vec::new(),
@@ -42,7 +42,7 @@ async fn run(engines: Engines, scenario: &str, seconds: u64, control: Option<&st
         Control::find(control).unwrap().apply(&mut options, &PathBuf::from(sabotaged));
     }
     let chosen = options.chosen().unwrap();
-    match run::one(&options, chosen.first().unwrap(), 0, options.length).await {
+    match run::one(&options, chosen[0], 0, options.length).await {
         Ran::Skipped(_, why) => skipped(&why),
         Ran::Row(row) => Some(*row),
     }

@@ -52,7 +52,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Perf {
-    /// Readings through frames against a raw asynchronous JetStream publish of the same bytes, in one run
+    /// Readings over gRPC streams against a raw asynchronous JetStream publish of the same bytes, in one run
     Frames,
 }
 
@@ -63,9 +63,7 @@ fn main() -> ExitCode {
         Command::Ci => ci(),
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
-        Command::Perf { what: Perf::Frames } => {
-            run::cargo(&["bench", "--locked", "--package", "weir-tests", "--bench", "frames"])
-        }
+        Command::Perf { what: Perf::Frames } => run::perf("frames"),
         Command::LintProto => run::lint_proto(),
     };
     match done {

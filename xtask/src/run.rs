@@ -26,6 +26,14 @@ pub(crate) fn chaos(rest: &[String]) -> Result<(), String> {
     finish(Command::new(harness).args(rest).env("WEIR_BIN", weir).env("WEIR_SABOTAGED_BIN", sabotaged))
 }
 
+/// A benchmark of the harness, on the release binary.
+pub(crate) fn perf(bench: &str) -> Result<(), String> {
+    cargo(&["build", "--locked", "--release", "--package", "weir"])?;
+    let mut command = Command::new(cargo_path());
+    command.args(["bench", "--locked", "--package", "weir-tests", "--bench", bench]).current_dir(root());
+    finish(command.env("WEIR_BIN", binary()?))
+}
+
 /// The release binary, and the one that breaks promises on purpose, which must turn the fault harness red.
 fn binaries() -> Result<(PathBuf, PathBuf), String> {
     let weir = binary()?;

@@ -14,7 +14,7 @@ use weir_tests::chaos::{
     control::{CONTROLS, Control},
     report::{Row, table},
     run::{self, Options, Ran},
-    scenario::{self, SCENARIOS},
+    scenario::{Engines, SCENARIOS},
     workload::PATIENCE,
 };
 
@@ -43,9 +43,9 @@ struct Args {
     /// The binary that can be told to break promises
     #[arg(long, env = "WEIR_SABOTAGED_BIN", value_name = "FILE")]
     sabotaged: Option<PathBuf>,
-    /// Which engines
-    #[arg(long, value_enum, default_value_t = Engine::Embedded)]
-    engine: Engine,
+    /// Only on these engines; on each of them if not given
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// The binary under test
     #[arg(long, env = "WEIR_BIN", value_name = "FILE")]
     binary: PathBuf,
@@ -121,8 +121,9 @@ async fn chaos(args: Args) -> Result<bool> {
         seed: args.seed,
         scenarios: args.scenarios,
         engines: match args.engine {
-            Engine::Embedded => scenario::Engines::Embedded,
-            Engine::NatsCql => scenario::Engines::NatsCql,
+            Some(Engine::Embedded) => vec![Engines::Embedded],
+            Some(Engine::NatsCql) => vec![Engines::NatsCql],
+            None => vec![Engines::NatsCql, Engines::Embedded],
         },
         binary: args.binary,
         dir: dir.clone(),
@@ -142,13 +143,13 @@ async fn chaos(args: Args) -> Result<bool> {
     say(&format!("seed {}, data and logs in {}", options.seed, dir.display()));
     let share = (options.length / u32::try_from(chosen.len()).unwrap_or(1)).max(SHORTEST).min(options.length);
     let (mut rows, mut skipped, begin) = (Vec::<Row>::new(), false, Instant::now());
-    for (number, scenario) in (0..).zip(chosen.iter().cycle()) {
+    for (number, (engines, scenario)) in (0..).zip(chosen.iter().copied().cycle()) {
         let used: Duration = rows.iter().map(|row| row.length).sum();
         if used >= options.length || number >= chosen.len() as u64 && rows.is_empty() {
             break;
         }
-        say(&format!("== {}: {}", scenario.name, scenario.about));
-        match run::one(&options, scenario, number, share).await {
+        say(&format!("== {} {}: {}", engines.name(), scenario.name, scenario.about));
+        match run::one(&options, (engines, scenario), number, share).await {
             Ran::Skipped(name, why) => {
                 say(&format!("SKIPPED {name}: {why}"));
                 skipped = true;

@@ -34,8 +34,8 @@ pub struct Options {
     pub seed: u64,
     /// Only these scenarios; all that suit the engines if empty.
     pub scenarios: Vec<String>,
-    /// Which engines.
-    pub engines: Engines,
+    /// On which engines.
+    pub engines: Vec<Engines>,
     /// The binary under test.
     pub binary: PathBuf,
     /// Where every cluster's data and logs go, each in a directory of its own.
@@ -51,24 +51,30 @@ pub struct Options {
 }
 
 impl Options {
-    /// The scenarios that these options ask for.
+    /// The scenarios that these options ask for, each with engines that it makes sense on.
     ///
     /// # Errors
     /// `SCENARIO_UNKNOWN` that names those there are.
-    pub fn chosen(&self) -> Result<Vec<&'static Scenario>> {
-        let suits = |scenario: &&Scenario| scenario.on.contains(&self.engines);
-        if self.scenarios.is_empty() {
-            return Ok(SCENARIOS.iter().filter(suits).filter(|scenario| scenario.name != "calm").collect());
-        }
-        let find = |name: &String| {
-            let known =
-                || SCENARIOS.iter().filter(suits).map(|known| known.name).collect::<Vec<_>>().join(", ");
-            SCENARIOS.iter().filter(suits).find(|scenario| scenario.name == name).ok_or_else(|| {
-                let message = format!("there is no scenario {name} on these engines; there are {}", known());
-                Error::invalid("scenario", "SCENARIO_UNKNOWN", message)
-            })
+    pub fn chosen(&self) -> Result<Vec<(Engines, &'static Scenario)>> {
+        let on = |engines: Engines| {
+            SCENARIOS.iter().filter(move |known| known.on.contains(&engines)).map(move |known| (engines, known))
         };
-        self.scenarios.iter().map(find).collect()
+        let suiting: Vec<_> = self.engines.iter().copied().flat_map(on).collect();
+        if self.scenarios.is_empty() {
+            return Ok(suiting.into_iter().filter(|(_, scenario)| scenario.name != "calm").collect());
+        }
+        if let Some(name) =
+            self.scenarios.iter().find(|name| suiting.iter().all(|(_, known)| known.name != **name))
+        {
+            let mut names: Vec<_> = suiting.iter().map(|(_, known)| known.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            let message =
+                format!("there is no scenario {name} on these engines; there are {}", names.join(", "));
+            return Err(Error::invalid("scenario", "SCENARIO_UNKNOWN", message));
+        }
+        let asked = |known: &Scenario| self.scenarios.iter().any(|name| known.name == name);
+        Ok(suiting.into_iter().filter(|(_, known)| asked(known)).collect())
     }
 }
 
@@ -82,7 +88,12 @@ pub enum Ran {
 }
 
 /// Runs one scenario for `length` on a new cluster. A failure to carry it through is in its row.
-pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, length: Duration) -> Ran {
+pub async fn one(
+    options: &Options,
+    (engines, scenario): (Engines, &'static Scenario),
+    number: u64,
+    length: Duration,
+) -> Ran {
     let needs = scenario.needs;
     let possible = [
         (needs.disks, Disk::possible as fn() -> _),
@@ -95,8 +106,9 @@ pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, le
         }
     }
     let dir = options.dir.join(format!("{number:03}-{}", scenario.name));
-    let mut row = Row { scenario: scenario.name.to_owned(), length, ..Row::default() };
-    match start(options, scenario, &dir).await {
+    let name = format!("{} {}", engines.name(), scenario.name);
+    let mut row = Row { scenario: name, length, ..Row::default() };
+    match start(options, engines, scenario, &dir).await {
         Err(error) => row.failure = Some(format!("{error}; see {}", dir.display())),
         Ok(mut cluster) => {
             let seed = mix(options.seed ^ mix(number));
@@ -108,13 +120,13 @@ pub async fn one(options: &Options, scenario: &'static Scenario, number: u64, le
     Ran::Row(Box::new(row))
 }
 
-async fn start(options: &Options, scenario: &Scenario, dir: &Path) -> Result<Cluster> {
+async fn start(options: &Options, engines: Engines, scenario: &Scenario, dir: &Path) -> Result<Cluster> {
     let failed =
         |source: std::io::Error| Error::unavailable(format!("cannot make {}: {source}", dir.display()));
     std::fs::create_dir_all(dir).map_err(failed)?;
     let mut env = options.env.clone();
     env.extend(scenario.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    match options.engines {
+    match engines {
         Engines::Embedded => {
             let needs = scenario.needs;
             Cluster::embedded(dir, &options.binary, needs.disks, needs.clocks, &env).await

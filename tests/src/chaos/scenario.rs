@@ -18,6 +18,16 @@ pub enum Engines {
     NatsCql,
 }
 
+impl Engines {
+    /// What tables and `--engine` call them.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::NatsCql => "nats-cql",
+        }
+    }
+}
+
 /// What a scenario needs beyond processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
