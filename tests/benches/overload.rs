@@ -161,7 +161,7 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let shape =
         cluster::Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always: false };
-    let env = [("WEIR__LOG__MAX_BYTES".to_owned(), "16GiB".to_owned())];
+    let env = [("WEIR__LOG__MAX_BYTES".to_owned(), "4GiB".to_owned())];
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         match Cluster::shared(dir.path(), &binary, &shape, &env).await {
             Ok(cluster) => measure(&cluster).await,

@@ -2,6 +2,7 @@
 
 mod check_deps;
 mod config_docs;
+mod crdgen;
 mod run;
 
 use std::process::ExitCode;
@@ -40,6 +41,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write charts/weir/crds from the kinds' types
+    Crdgen {
+        /// Only say whether they are up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure what is promised of speed, on real servers
     Perf {
         /// What to measure
@@ -65,6 +72,7 @@ fn main() -> ExitCode {
         Command::Ci => ci(),
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
+        Command::Crdgen { check } => crdgen::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
         Command::Perf { what: Perf::Overload } => run::perf("overload"),
         Command::LintProto => run::lint_proto(),
@@ -86,5 +94,6 @@ fn ci() -> Result<(), String> {
     })?;
     run::step("contracts", run::lint_proto)?;
     run::step("configuration reference", || config_docs::run(true))?;
+    run::step("custom resources", || crdgen::run(true))?;
     run::step("tests", || run::test(&[]))
 }
