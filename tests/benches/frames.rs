@@ -15,40 +15,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::join_all;
 use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use weir_core::{Timestamp, Value, name};
-use weir_drive::{Place, Reading, edge::as_proto};
-use weir_proto::ingest::v1::PublishStreamRequest;
-use weir_tests::cluster::{Cluster, Shape};
+use weir_drive::edge::as_proto;
+use weir_tests::{
+    cluster::{self, Cluster},
+    streams::{self, Shape, reading},
+};
 
 /// Raw publishes that wait for their acknowledgement.
 const RAW_WINDOW: usize = 1_024;
-/// Readings in an item of a stream, and how many items of each stream wait for their acknowledgement.
-const SHAPES: [(usize, usize); 3] = [(1, 1_024), (10, 256), (100, 64)];
+/// Devices that send their readings one by one, and two that gather them.
+const SHAPES: [Shape; 3] = [
+    Shape { readings: 1, window: 1_024 },
+    Shape { readings: 10, window: 256 },
+    Shape { readings: 100, window: 64 },
+];
 /// Streams, each of its own device: as many as there are partitions.
 const STREAMS: usize = 16;
-/// Different items of a stream, each sent again and again.
-const ITEMS: usize = 64;
 /// Turns of which the medians are taken, and how long one lasts at least.
 const TURNS: usize = 3;
 const TURN: Duration = Duration::from_secs(3);
 /// Of the log, so that no turn fills it.
 const LOG_MAX: &str = "8GiB";
-
-/// The reading with this number: two numbers and a short text.
-fn reading(n: usize) -> Reading {
-    Reading {
-        ts: Some(Timestamp::from_micros((1_424_044_800_000 + n as i64) * 1_000)),
-        values: vec![
-            ("temperature".to_owned(), Value::Double(20.125 + (n % 10) as f64)),
-            ("humidity".to_owned(), Value::Double(40.25)),
-            ("state".to_owned(), Value::String("running at nominal speed".into())),
-        ],
-    }
-}
 
 /// Messages a second that are acknowledged.
 async fn raw(jetstream: &async_nats::jetstream::Context, payload: &Bytes) -> f64 {
@@ -69,56 +57,6 @@ async fn raw(jetstream: &async_nats::jetstream::Context, payload: &Bytes) -> f64
     count as f64 / begin.elapsed().as_secs_f64()
 }
 
-/// Readings a second that are acknowledged over gRPC streams.
-async fn streamed(place: &Place, devices: &[String], readings: usize, window: usize) -> f64 {
-    let begin = Instant::now();
-    let streams = devices.iter().map(|device| stream(place.clone(), device, readings, window, begin));
-    let items: usize =
-        join_all(streams.map(tokio::spawn)).await.into_iter().map(|items| items.unwrap()).sum();
-    (items * readings) as f64 / begin.elapsed().as_secs_f64()
-}
-
-/// Keeps the window of one stream full until the turn is over; the items that were acknowledged.
-fn stream(
-    place: Place,
-    device: &str,
-    readings: usize,
-    window: usize,
-    begin: Instant,
-) -> impl Future<Output = usize> + Send + 'static {
-    let device = name::child(&place.tenant, "devices", device);
-    let items: Vec<_> = (0..ITEMS)
-        .map(|n| PublishStreamRequest {
-            device: device.clone(),
-            readings: (n * readings..(n + 1) * readings).map(|n| as_proto(&reading(n))).collect(),
-            ..Default::default()
-        })
-        .collect();
-    async move {
-        let (sender, receiver) = mpsc::channel(window);
-        let answers = place.connection.ingest().publish_stream(ReceiverStream::new(receiver)).await;
-        let mut answers = answers.unwrap().into_inner();
-        let (mut sent, mut answered) = (0, 0);
-        let mut sender = Some(sender);
-        while sender.is_some() || answered < sent {
-            if let Some(open) = &sender {
-                while sent - answered < window {
-                    let item = items[sent % ITEMS].clone();
-                    open.send(PublishStreamRequest { item: sent as u64, ..item }).await.unwrap();
-                    sent += 1;
-                }
-            }
-            let answer = answers.message().await.unwrap().expect("each item is answered");
-            assert!(answer.status.is_some_and(|status| status.code == 0) && answer.statuses.is_empty());
-            answered += 1;
-            if begin.elapsed() >= TURN {
-                sender = None;
-            }
-        }
-        answered
-    }
-}
-
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
@@ -126,7 +64,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 
 /// Raw messages a second, and readings a second for each shape.
 async fn measure(dir: &Path, binary: &Path, sync_always: bool) -> weir_core::Result<(f64, Vec<f64>)> {
-    let shape = Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always };
+    let shape = cluster::Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always };
     let env = [("WEIR__LOG__MAX_BYTES".to_owned(), LOG_MAX.to_owned())];
     let mut cluster = Cluster::shared(dir, binary, &shape, &env).await?;
     cluster.drain("storage-1").await.unwrap();
@@ -149,8 +87,10 @@ async fn measure(dir: &Path, binary: &Path, sync_always: bool) -> weir_core::Res
     let mut streams = vec![vec![]; SHAPES.len()];
     for _ in 0..TURNS {
         raws.push(raw(&jetstream, &single).await);
-        for (n, (readings, window)) in SHAPES.iter().enumerate() {
-            streams[n].push(streamed(&place, &devices, *readings, *window).await);
+        for (n, shape) in SHAPES.into_iter().enumerate() {
+            let begin = Instant::now();
+            let readings = streams::full(&place, &devices, shape, TURN, &mut [0; STREAMS]).await;
+            streams[n].push(readings as f64 / begin.elapsed().as_secs_f64());
         }
     }
     Ok((median(raws), streams.into_iter().map(median).collect()))
@@ -178,11 +118,11 @@ fn main() {
     println!("readings of {size} bytes acknowledged a second, one server, medians of {TURNS} turns");
     println!("sync_interval       items of       raw  gRPC stream   stream ÷ raw");
     for (name, raw, streams) in [("default", raw_default, &default), ("always", raw_always, &always)] {
-        for ((readings, _), stream) in SHAPES.iter().zip(streams) {
+        for (Shape { readings, .. }, stream) in SHAPES.iter().zip(streams) {
             println!("{name:<15} {readings:>3} readings {raw:>9.0} {stream:>12.0} {:>14.1}", stream / raw);
         }
     }
-    for (n, (readings, _)) in SHAPES.iter().enumerate() {
+    for (n, Shape { readings, .. }) in SHAPES.iter().enumerate() {
         println!("stream, always ÷ default, items of {readings} readings: {:.2}", always[n] / default[n]);
     }
 }

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod guard;
 pub mod network;
 pub mod process;
+pub mod streams;
 
 use std::{
     collections::BTreeMap,

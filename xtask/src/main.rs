@@ -61,6 +61,8 @@ enum Command {
 enum Perf {
     /// Readings over gRPC streams against a raw asynchronous JetStream publish of the same bytes, in one run
     Frames,
+    /// Ten times as many clients as saturate five processes: goodput, memory, losses, lag
+    Overload,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::ConfigDocs { check } => config_docs::run(check),
         Command::Crdgen { check } => crdgen::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
+        Command::Perf { what: Perf::Overload } => run::perf("overload"),
         Command::LintProto => run::lint_proto(),
     };
     match done {

@@ -139,13 +139,13 @@ pub(crate) async fn run(command: Command, caller: &Caller) -> Result<()> {
         Command::Update { id, facts } => {
             let mut profile = get(caller, &id).await?;
             facts.apply(&mut profile)?;
-            let request = pb::UpdateProfileRequest { profile: Some(profile), update_mask: None };
+            let request = pb::UpdateProfileRequest { profile: Some(profile), ..Default::default() };
             let answer = stub.update_profile(request).await.map_err(from_status)?.into_inner();
             output::one(caller.format, &answer.profile.unwrap_or_default())
         }
         Command::Delete { id } => {
             let request =
-                pb::DeleteProfileRequest { name: caller.name("profiles", &id)?, etag: String::new() };
+                pb::DeleteProfileRequest { name: caller.name("profiles", &id)?, ..Default::default() };
             stub.delete_profile(request).await.map_err(from_status)?;
             output::note(&format!("profile {id} is deleted"));
             Ok(())

@@ -46,7 +46,7 @@ pub(crate) async fn run(command: Command, caller: &Caller) -> Result<()> {
             output::one(caller.format, &answer.rule.unwrap_or_default())
         }
         Command::Delete { id } => {
-            let request = pb::DeleteRuleRequest { name: caller.name("rules", &id)?, etag: String::new() };
+            let request = pb::DeleteRuleRequest { name: caller.name("rules", &id)?, ..Default::default() };
             stub.delete_rule(request).await.map_err(from_status)?;
             output::note(&format!("rule {id} is deleted"));
             Ok(())

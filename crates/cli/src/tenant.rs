@@ -92,7 +92,7 @@ pub(crate) async fn run(command: Command, caller: &Caller) -> Result<()> {
                 ..Default::default()
             };
             let update_mask = Some(prost_types::FieldMask { paths });
-            let request = pb::UpdateTenantRequest { tenant: Some(tenant), update_mask };
+            let request = pb::UpdateTenantRequest { tenant: Some(tenant), update_mask, ..Default::default() };
             let answer = stub.update_tenant(request).await.map_err(from_status)?.into_inner();
             output::one(caller.format, &answer.tenant.unwrap_or_default())
         }

@@ -227,7 +227,7 @@ async fn tokens_and_tenants_and_selections_follow_their_changes() {
     let tenant = Tenant { name: "tenants/acme".to_owned(), disabled: true, ..Default::default() };
     platform
         .tenants
-        .update_tenant(UpdateTenantRequest { tenant: Some(tenant), update_mask: None })
+        .update_tenant(UpdateTenantRequest { tenant: Some(tenant), ..Default::default() })
         .await
         .unwrap();
     eventually("a disabled tenant's device is refused", async || !bench.lets_in(&device).await).await;

@@ -59,13 +59,10 @@ impl Loopback {
         for secure in [false, true] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             addresses.push(listener.local_addr().unwrap());
-            let mut server = Server::builder();
-            if secure {
-                server = server.tls_config(tls::server(&files(dir.path()).read().unwrap())).unwrap();
-            }
+            let tls = secure.then(|| tls::Listener::new(files(dir.path())).unwrap());
             let layer = AuthLayer::new(Arc::clone(&registry)).with_service_key(Some(key.clone()));
-            let server = server.layer(layer).add_routes(routes.clone());
-            let incoming = connection::incoming(listener, Seats::new(SEATS, PATIENCE));
+            let server = Server::builder().layer(layer).add_routes(routes.clone());
+            let incoming = connection::incoming(listener, Seats::new(SEATS, PATIENCE), tls);
             let mut stopped = stopped.clone();
             serving.push(tokio::spawn(async move {
                 let stopped = async { drop(stopped.wait_for(|stopped| *stopped).await) };

@@ -18,6 +18,7 @@ pub mod error;
 pub mod event_clock;
 pub mod id;
 pub mod json;
+pub mod managed;
 pub mod name;
 pub mod ownership;
 pub mod port;

@@ -10,14 +10,14 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use tonic::{Extensions, Status, body::Body, transport::server::TlsConnectInfo};
+use tonic::{Extensions, Status, body::Body};
 use tower::{Layer, Service};
 use weir_core::{Error, Result, port::Registry, principal::Principal};
 
 use crate::{
     access::WhileAllowed,
     connection::Seat,
-    identity::{self, KEY_PREFIX, ServiceKey},
+    identity::{KEY_PREFIX, ServiceKey},
     is_internal, to_status,
 };
 
@@ -71,8 +71,8 @@ enum Shown {
 
 impl AuthLayer {
     fn shown(&self, request: &http::Request<Body>) -> Result<Shown> {
-        if !request.headers().contains_key(http::header::AUTHORIZATION) && shows_service(request.extensions())
-        {
+        let is_service = || request.extensions().get::<Arc<Seat>>().is_some_and(|seat| seat.is_service());
+        if !request.headers().contains_key(http::header::AUTHORIZATION) && is_service() {
             return Ok(Shown::Service);
         }
         let token = bearer(request.headers())?;
@@ -96,12 +96,6 @@ impl AuthLayer {
         }
         Ok((caller, token))
     }
-}
-
-/// Whether the other end of the connection has shown a service's certificate; its chain was checked in the handshake.
-fn shows_service(extensions: &http::Extensions) -> bool {
-    let certificates = extensions.get::<TlsConnectInfo<Arc<Seat>>>().and_then(TlsConnectInfo::peer_certs);
-    certificates.is_some_and(|certificates| certificates.first().is_some_and(identity::is_service))
 }
 
 impl<S> Service<http::Request<Body>> for Authenticated<S>

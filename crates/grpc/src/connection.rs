@@ -17,13 +17,18 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, task::AtomicWaker};
+use futures::{Stream, StreamExt as _, task::AtomicWaker};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::Sleep,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
+
+use crate::{identity, tls};
 
 /// After an accept that failed for want of file descriptors: time for some to come back.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -43,6 +48,8 @@ pub struct Seat {
     seats: Arc<Seats>,
     known: AtomicBool,
     evicted: AtomicBool,
+    /// Whether the other end has shown the certificate of a service.
+    service: AtomicBool,
     waker: AtomicWaker,
     peer: Option<SocketAddr>,
 }
@@ -64,6 +71,7 @@ impl Seats {
             seats: Arc::clone(self),
             known: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
+            service: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             peer,
         });
@@ -101,6 +109,11 @@ impl Seat {
         self.peer
     }
 
+    /// Whether the other end has shown a service's certificate; its chain was checked in the handshake.
+    pub(crate) fn is_service(&self) -> bool {
+        self.service.load(Ordering::Acquire)
+    }
+
     fn is_known(&self) -> bool {
         self.known.load(Ordering::Acquire)
     }
@@ -112,8 +125,45 @@ impl Drop for Seat {
     }
 }
 
-/// The connections of `listener` that got a seat.
-pub fn incoming(listener: TcpListener, seats: Arc<Seats>) -> impl Stream<Item = io::Result<Seated>> {
+/// The connections of `listener` that got a seat; with `tls`, once their handshake is done.
+pub fn incoming(
+    listener: TcpListener,
+    seats: Arc<Seats>,
+    tls: Option<Arc<tls::Listener>>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    // Each that shakes hands has a seat, so there are no more of them than seats.
+    let width = seats.max;
+    seated(listener, seats)
+        .map(move |seated| {
+            let tls = tls.clone();
+            async move {
+                match tls {
+                    None => Some(Ok(Connection(Either::Left(seated)))),
+                    Some(tls) => shake_hands(seated, tls.config()).await.map(Ok),
+                }
+            }
+        })
+        .buffer_unordered(width)
+        .filter_map(std::future::ready)
+}
+
+/// None where it fails or takes longer than the seat's patience: that is the other end's concern.
+async fn shake_hands(seated: Seated, config: Arc<ServerConfig>) -> Option<Connection> {
+    let seat = Arc::clone(&seated.seat);
+    match TlsAcceptor::from(config).accept(seated).await {
+        Ok(stream) => {
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            seat.service.store(certificate.is_some_and(identity::is_service), Ordering::Release);
+            Some(Connection(Either::Right(Box::new(stream))))
+        }
+        Err(error) => {
+            tracing::debug!(peer = ?seat.peer, error = %error, "a tls handshake failed");
+            None
+        }
+    }
+}
+
+fn seated(listener: TcpListener, seats: Arc<Seats>) -> impl Stream<Item = Seated> {
     futures::stream::unfold((listener, seats), |(listener, seats)| async move {
         loop {
             match listener.accept().await {
@@ -121,7 +171,7 @@ pub fn incoming(listener: TcpListener, seats: Arc<Seats>) -> impl Stream<Item = 
                     drop(stream.set_nodelay(true)); // only speed is lost without it
                     if let Some(seat) = seats.take(Some(peer)) {
                         let until = Box::pin(tokio::time::sleep(seats.patience));
-                        return Some((Ok(Seated { stream, seat, until }), (listener, seats)));
+                        return Some((Seated { stream, seat, until }, (listener, seats)));
                     }
                 }
                 // Of one connection, or for want of descriptors: the listener itself goes on.
@@ -134,18 +184,56 @@ pub fn incoming(listener: TcpListener, seats: Arc<Seats>) -> impl Stream<Item = 
     })
 }
 
+/// A connection that gRPC is served on.
+pub struct Connection(Either<Seated, Box<TlsStream<Seated>>>);
+
+impl Connected for Connection {
+    type ConnectInfo = Arc<Seat>;
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(match &self.0 {
+            Either::Left(seated) => &seated.seat,
+            Either::Right(stream) => &stream.get_ref().0.seat,
+        })
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        pin!(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        pin!(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin!(&mut self.0).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        pin!(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}
+
 /// A connection with a seat.
-pub struct Seated {
+struct Seated {
     stream: TcpStream,
     seat: Arc<Seat>,
     until: Pin<Box<Sleep>>,
-}
-
-impl Connected for Seated {
-    type ConnectInfo = Arc<Seat>;
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::clone(&self.seat)
-    }
 }
 
 impl AsyncRead for Seated {
@@ -193,13 +281,10 @@ mod tests {
 
     use super::*;
 
-    async fn listen(
-        max: usize,
-        patience: Duration,
-    ) -> (SocketAddr, Pin<Box<dyn Stream<Item = io::Result<Seated>>>>) {
+    async fn listen(max: usize, patience: Duration) -> (SocketAddr, Pin<Box<dyn Stream<Item = Seated>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (address, Box::pin(incoming(listener, Seats::new(max, patience))))
+        (address, Box::pin(super::seated(listener, Seats::new(max, patience))))
     }
 
     #[tokio::test]
@@ -209,11 +294,11 @@ mod tests {
         let mut seated = Vec::new();
         for _ in 0..2 {
             clients.push(TcpStream::connect(address).await.unwrap());
-            seated.push(incoming.next().await.unwrap().unwrap());
+            seated.push(incoming.next().await.unwrap());
         }
         seated[0].seat.known();
         clients.push(TcpStream::connect(address).await.unwrap());
-        let mut third = incoming.next().await.unwrap().unwrap();
+        let mut third = incoming.next().await.unwrap();
         let mut byte = [0];
         let ended = seated[1].read(&mut byte).await.unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
@@ -227,7 +312,7 @@ mod tests {
     async fn a_connection_that_makes_no_call_ends_when_patience_does() {
         let (address, mut incoming) = listen(8, Duration::from_secs(10)).await;
         let _client = TcpStream::connect(address).await.unwrap();
-        let mut seated = incoming.next().await.unwrap().unwrap();
+        let mut seated = incoming.next().await.unwrap();
         let mut byte = [0];
         assert_eq!(seated.read(&mut byte).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

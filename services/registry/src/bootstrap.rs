@@ -1,5 +1,6 @@
 //! What the program itself does before anybody holds a token: `weir init` and `weir dev`.
 
+use weir_core::managed::ManagedBy;
 use weir_core::{
     Error, ErrorKind, Result, TenantId, json,
     port::{Expect, Op, Table, Write},
@@ -51,7 +52,7 @@ impl Service {
     /// # Errors
     /// `Unavailable` of the store.
     pub async fn ensure_tenant(&self, id: &TenantId) -> Result<()> {
-        match self.new_tenant(id, TenantSpec::default(), "", false).await {
+        match self.new_tenant(id, TenantSpec::default(), &ManagedBy::default(), "", false).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             done => done.map(drop),
         }

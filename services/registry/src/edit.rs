@@ -3,7 +3,10 @@
 use std::{future::Future, time::Duration};
 
 use serde::Serialize;
-use weir_core::{Error, ErrorKind, Result, Timestamp, Uid, json};
+use weir_core::{
+    Error, ErrorKind, Result, Timestamp, Uid, json,
+    managed::{self, ManagedBy},
+};
 
 /// How long a repeated create gives the first one's answer.
 const REQUEST_AGE_MAX: Duration = Duration::from_secs(3_600);
@@ -51,21 +54,34 @@ pub(crate) fn repeats(
 pub(crate) struct Mask(Vec<String>);
 
 impl Mask {
-    /// The fields of a mask; all of `known` where it is empty.
+    /// The fields of a mask; all of `known` where it is empty. Who keeps the object changes only where it is named.
     pub(crate) fn new(paths: Option<Vec<String>>, known: &[&str]) -> Result<Self> {
         let paths = paths.unwrap_or_default();
-        if let Some(unknown) = paths.iter().find(|path| !known.contains(&path.as_str())) {
+        let is_known = |path: &String| known.contains(&path.as_str()) || path == managed::FIELD;
+        if let Some(unknown) = paths.iter().find(|path| !is_known(path)) {
             let shown: String = unknown.chars().take(64).collect();
             return Err(Error::invalid(
                 "update_mask",
                 "FIELD_MASK_INVALID",
-                format!("update_mask names {shown:?}; what can change is {}", known.join(", ")),
+                format!(
+                    "update_mask names {shown:?}; what can change is {}, {}",
+                    known.join(", "),
+                    managed::FIELD
+                ),
             ));
         }
         if paths.is_empty() {
             return Ok(Self(known.iter().map(|field| (*field).to_owned()).collect()));
         }
         Ok(Self(paths))
+    }
+
+    /// Who keeps `what` after an update by `caller`.
+    pub(crate) fn kept_by(&self, what: &str, known: ManagedBy, caller: &ManagedBy) -> Result<ManagedBy> {
+        if self.has(managed::FIELD) {
+            return Ok(caller.clone());
+        }
+        known.admits(what, caller).map(|()| known)
     }
 
     pub(crate) fn has(&self, field: &str) -> bool {

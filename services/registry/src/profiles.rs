@@ -3,7 +3,9 @@
 use weir_core::{
     Error, ErrorKind, Result, TenantId, Timestamp,
     device::Profile,
-    json, name,
+    json,
+    managed::ManagedBy,
+    name,
     port::{Expect, Op, Signal, Write},
 };
 
@@ -26,6 +28,7 @@ fn default_profile() -> Versioned<ProfileRecord> {
         created_at: since,
         updated_at: since,
         deleting: false,
+        managed_by: ManagedBy::default(),
         request: None,
     };
     Versioned { value, version: 0 }
@@ -47,6 +50,7 @@ impl Service {
         &self,
         tenant: &TenantId,
         profile: Profile,
+        by: &ManagedBy,
         request_id: &str,
         validate_only: bool,
     ) -> Result<Versioned<ProfileRecord>> {
@@ -72,6 +76,7 @@ impl Service {
                 created_at: now,
                 updated_at: now,
                 deleting: false,
+                managed_by: by.clone(),
                 request,
             };
             if validate_only {
@@ -115,6 +120,7 @@ impl Service {
         new: Profile,
         mask: &Mask,
         etag: &str,
+        by: &ManagedBy,
     ) -> Result<Versioned<ProfileRecord>> {
         require_mutable(tenant, &new.id)?;
         let full_name = name::child(tenant, "profiles", &new.id);
@@ -122,6 +128,7 @@ impl Service {
             let found = self.read_profile(tenant, &new.id).await?;
             check_etag(&full_name, etag, found.version)?;
             let mut value = found.value;
+            value.managed_by = mask.kept_by(&full_name, value.managed_by, by)?;
             if mask.has("metrics") {
                 value.profile.metrics.clone_from(&new.metrics);
             }
@@ -146,7 +153,13 @@ impl Service {
     }
 
     /// Marks the profile first, so that no device takes it between the look for one that uses it and the end.
-    pub(crate) async fn delete_profile(&self, tenant: &TenantId, id: &str, etag: &str) -> Result<()> {
+    pub(crate) async fn delete_profile(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        etag: &str,
+        by: &ManagedBy,
+    ) -> Result<()> {
         require_mutable(tenant, id)?;
         let (place, key) = (tenant.as_str().as_bytes(), key(PROFILES, id));
         let uses = format!("{PROFILE_USES}{id}/");
@@ -154,6 +167,7 @@ impl Service {
         let done = retrying(async || {
             let found = self.read_profile(tenant, id).await?;
             check_etag(&full_name, etag, found.version)?;
+            found.value.managed_by.admits(&full_name, by)?;
             if self.store.any(TENANT, place, uses.as_bytes()).await? {
                 if found.value.deleting {
                     // Left by one that ended between its mark and its end.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use weir_core::managed::ManagedBy;
 use weir_core::{
     DeviceId, Result, TenantId, Timestamp, Uid,
     device::{Device, Profile},
@@ -56,6 +57,8 @@ pub(crate) struct Tenant {
     pub(crate) disabled: bool,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
+    #[serde(default)]
+    pub(crate) managed_by: ManagedBy,
     /// The request that made it.
     #[serde(default)]
     pub(crate) request: Option<Uid>,
@@ -79,6 +82,8 @@ pub(crate) struct ProfileRecord {
     /// Somebody is about to delete it: no device may take it any more.
     #[serde(default)]
     pub(crate) deleting: bool,
+    #[serde(default)]
+    pub(crate) managed_by: ManagedBy,
     #[serde(default)]
     pub(crate) request: Option<Uid>,
 }

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use weir_core::{
-    Error, Result, TenantId, json, name,
+    Error, Result, TenantId, json,
+    managed::ManagedBy,
+    name,
     port::{Signal, Write},
 };
 
@@ -34,6 +36,7 @@ impl Service {
         &self,
         id: &TenantId,
         spec: TenantSpec,
+        by: &ManagedBy,
         request_id: &str,
         validate_only: bool,
     ) -> Result<Versioned<Tenant>> {
@@ -54,6 +57,7 @@ impl Service {
                 disabled: spec.disabled,
                 created_at: now,
                 updated_at: now,
+                managed_by: by.clone(),
                 request,
             };
             if validate_only {
@@ -92,12 +96,14 @@ impl Service {
         spec: TenantSpec,
         mask: &Mask,
         etag: &str,
+        by: &ManagedBy,
     ) -> Result<Versioned<Tenant>> {
         spec.check()?;
         let changed = retrying(async || {
             let found = self.read_tenant(id).await?;
             check_etag(&name::tenant(id), etag, found.version)?;
             let mut tenant = found.value;
+            tenant.managed_by = mask.kept_by(&name::tenant(id), tenant.managed_by, by)?;
             if mask.has("display_name") {
                 tenant.display_name.clone_from(&spec.display_name);
             }

@@ -125,7 +125,7 @@ async fn only_the_platform_makes_tenants_and_their_first_tokens_and_it_sees_no_d
     let disabled = Tenant { name: "tenants/new".to_owned(), disabled: true, ..Default::default() };
     platform
         .tenants
-        .update_tenant(UpdateTenantRequest { tenant: Some(disabled), update_mask: None })
+        .update_tenant(UpdateTenantRequest { tenant: Some(disabled), ..Default::default() })
         .await
         .unwrap();
     assert_eq!(admin.devices.list_devices(list).await.unwrap_err().code(), Code::Unauthenticated);
@@ -379,6 +379,33 @@ async fn what_a_profile_cannot_enforce_yet_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_profile_that_is_managed_elsewhere_is_changed_there_or_taken_over() {
+    let fixture = Fixture::start().await;
+    let mut admin = fixture.admin().await;
+    let by = "DeviceProfile plant/room";
+    let create = CreateProfileRequest { managed_by: by.to_owned(), ..profile("room", Profile::default()) };
+    let made = admin.profiles.create_profile(create).await.unwrap().into_inner().profile.unwrap();
+    assert_eq!(made.managed_by, by);
+    let update = |by: &str, paths: &[&str]| UpdateProfileRequest {
+        profile: Some(Profile { gateway: true, etag: String::new(), ..made.clone() }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        }),
+        managed_by: by.to_owned(),
+    };
+    let refused = from_status(admin.profiles.update_profile(update("", &["gateway"])).await.unwrap_err());
+    assert_eq!((refused.reason(), refused.field()), ("MANAGED", Some("managed_by")));
+    let delete = DeleteProfileRequest { name: made.name.clone(), ..Default::default() };
+    let refused = from_status(admin.profiles.delete_profile(delete.clone()).await.unwrap_err());
+    assert_eq!(refused.reason(), "MANAGED");
+    let changed = admin.profiles.update_profile(update(by, &["gateway"])).await.unwrap().into_inner();
+    assert!(changed.profile.unwrap().gateway);
+    let released = admin.profiles.update_profile(update("", &["managed_by"])).await.unwrap().into_inner();
+    assert_eq!(released.profile.unwrap().managed_by, "");
+    admin.profiles.delete_profile(delete).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_profile_in_use_cannot_go_and_the_default_one_cannot_change() {
     let fixture = Fixture::start().await;
     let mut admin = fixture.admin().await;
@@ -423,7 +450,7 @@ async fn a_profile_in_use_cannot_go_and_the_default_one_cannot_change() {
         .await;
     assert_eq!(from_status(delete.unwrap_err()).reason(), "PROFILE_IMMUTABLE");
     let change =
-        UpdateProfileRequest { profile: Some(Profile { name, ..Default::default() }), update_mask: None };
+        UpdateProfileRequest { profile: Some(Profile { name, ..Default::default() }), ..Default::default() };
     assert_eq!(
         from_status(admin.profiles.update_profile(change).await.unwrap_err()).reason(),
         "PROFILE_IMMUTABLE"

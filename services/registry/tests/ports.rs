@@ -321,7 +321,7 @@ async fn the_default_profile_is_there_and_another_follows_its_changes() {
         assert!(!port.profile(&tenant, "room").await.unwrap().gateway, "{how}");
     }
     let change = Profile { gateway: true, ..made };
-    let request = UpdateProfileRequest { profile: Some(change), update_mask: None };
+    let request = UpdateProfileRequest { profile: Some(change), ..Default::default() };
     let changed = admin.profiles.update_profile(request).await.unwrap().into_inner().profile.unwrap();
     assert_eq!(changed.revision, 2);
     for (how, port) in fixture.ports() {

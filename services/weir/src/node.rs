@@ -8,7 +8,7 @@ use tonic::{
     service::{Routes, RoutesBuilder},
     transport::Server,
 };
-use weir_core::{Error, ErrorKind, Result};
+use weir_core::{Error, Result};
 use weir_grpc::{
     AuthLayer,
     connection::{self, Seats},
@@ -54,7 +54,7 @@ impl Node {
         let files = limits::raise_open_files();
         config.listen.share(files);
         let has_edge = targets.iter().any(|target| target.name == EDGE);
-        let tls = peers::tls_files(&config)?.map(|files| files.read()).transpose()?;
+        let tls = peers::tls_files(&config)?.map(tls::Listener::new).transpose()?;
         let listeners = Listeners::bind(&config.listen, has_edge, tls.is_some()).await?;
         let addresses = listeners.addresses()?;
         let engines = engines::open(&config).await?;
@@ -74,9 +74,11 @@ impl Node {
         let registry = running.registry_port().await?;
         let auth = AuthLayer::new(registry).with_service_key(peers::service_key(&config.auth)?);
         let routes = running.gateway()?.behind(routes(&running)?);
-        let server = server(tls.as_ref())?.layer(auth).add_routes(routes);
+        let server =
+            Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PING));
+        let server = server.layer(auth).add_routes(routes);
         let seats = Seats::new(config.listen.grpc_connections, UNKNOWN_MAX);
-        let incoming = connection::incoming(listeners.grpc, seats);
+        let incoming = connection::incoming(listeners.grpc, seats, tls);
         let serving = server.serve_with_incoming_shutdown(incoming, stop_grpc.clone().cancelled_owned());
         let serving = async move {
             serving.await.map_err(|source| Error::unavailable("the grpc listener broke").with_source(source))
@@ -149,14 +151,4 @@ fn routes(running: &Running) -> Result<Routes> {
     drop(health); // the empty service name is SERVING from the start; readiness in detail is the admin listener's
     routes.add_service(health_service);
     Ok(routes.routes())
-}
-
-/// The gRPC server, with certificates where there are some.
-fn server(tls: Option<&tls::Pems>) -> Result<Server> {
-    let server = Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PING));
-    let Some(pems) = tls else { return Ok(server) };
-    server.tls_config(tls::server(pems)).map_err(|source| {
-        let message = "the certificate, its key or the authority of section tls cannot be used";
-        Error::new(ErrorKind::FailedPrecondition, "TLS_FILE_INVALID", message).with_source(source)
-    })
 }

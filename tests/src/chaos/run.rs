@@ -57,7 +57,10 @@ impl Options {
     /// `SCENARIO_UNKNOWN` that names those there are.
     pub fn chosen(&self) -> Result<Vec<(Engines, &'static Scenario)>> {
         let on = |engines: Engines| {
-            SCENARIOS.iter().filter(move |known| known.on.contains(&engines)).map(move |known| (engines, known))
+            SCENARIOS
+                .iter()
+                .filter(move |known| known.on.contains(&engines))
+                .map(move |known| (engines, known))
         };
         let suiting: Vec<_> = self.engines.iter().copied().flat_map(on).collect();
         if self.scenarios.is_empty() {

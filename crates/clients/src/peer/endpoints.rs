@@ -2,10 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
@@ -17,7 +16,7 @@ use tokio::{
 };
 use tonic::transport::{ClientTlsConfig, Endpoint, channel::Change};
 use weir_core::{Error, ErrorKind, Result};
-use weir_grpc::tls::{Files, Pems};
+use weir_grpc::tls::{Pems, Watched};
 
 use super::{Changes, Identity};
 
@@ -82,32 +81,24 @@ impl Target {
     }
 }
 
-/// TLS to the peers, and the state of the files it is of.
+/// TLS to the peers.
 struct Tls {
-    files: Files,
+    watched: Watched,
     server_name: Option<String>,
-    pems: Pems,
-    seen: Vec<Option<SystemTime>>,
 }
 
 impl Tls {
-    /// Reads the files again if they changed. Files that are half written are read again at the next look.
+    /// Reads the files again if they changed.
     fn renew(&mut self, name: &str) -> bool {
-        let seen = modified(&self.files);
-        if seen == self.seen {
-            return false;
-        }
-        self.seen = seen;
-        match self.files.read().and_then(|pems| check(&pems).map(|()| pems)) {
-            Ok(pems) if pems == self.pems => false,
-            Ok(pems) => {
-                tracing::info!(peer = name, "new certificates are in use");
-                self.pems = pems;
-                true
+        match self.watched.renew(check) {
+            Ok(renewed) => {
+                if renewed {
+                    tracing::info!(peer = name, "new certificates are in use");
+                }
+                renewed
             }
             Err(error) => {
                 tracing::warn!(peer = name, error = %error, "certificates changed and cannot be used; the old ones stay");
-                self.seen.clear();
                 false
             }
         }
@@ -115,16 +106,11 @@ impl Tls {
 
     fn config(&self, host: &str) -> ClientTlsConfig {
         ClientTlsConfig::new()
-            .ca_certificate(self.pems.authority())
-            .identity(self.pems.identity())
+            .ca_certificate(self.watched.pems().authority())
+            .identity(self.watched.pems().identity())
             .domain_name(self.server_name.as_deref().unwrap_or(host))
             .timeout(CONNECT_MAX)
     }
-}
-
-fn modified(files: &Files) -> Vec<Option<SystemTime>> {
-    let modified = |path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    [&files.cert, &files.key, &files.ca].into_iter().map(modified).collect()
 }
 
 /// Whether TLS can be made of them.
@@ -160,10 +146,8 @@ impl Endpoints {
         let tls = match identity {
             Identity::Key(_) => None,
             Identity::Certificate { files, server_name } => {
-                let seen = modified(files); // before they are read: a change between is seen
-                let pems = files.read()?;
-                check(&pems)?;
-                Some(Tls { files: files.clone(), server_name: server_name.clone(), pems, seen })
+                let watched = Watched::new(files.clone(), check)?;
+                Some(Tls { watched, server_name: server_name.clone() })
             }
         };
         let resolved = vec![Vec::new(); targets.len()];

@@ -3,12 +3,10 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use weir_clients::{Identity, Peer, RegistryClient, certificates};
 use weir_core::{DeviceId, Error, ErrorKind, Result, TenantId, port::Registry, principal::Principal};
-use weir_grpc::{
-    ServiceKey,
-    tls::{Files, Pems},
-};
+use weir_grpc::{ServiceKey, tls::Files};
 
 use crate::support::{Directory, Mood, PATIENCE, Process, any_port, eventually, key};
 
@@ -165,22 +163,28 @@ async fn renewed_certificates_are_taken_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let files = Files { cert: file("cert"), key: file("key"), ca: file("ca") };
-    let renew = || -> Pems {
+    let renew = || {
         let bundle = certificates::make(&["127.0.0.1".to_owned()]).unwrap();
         fs::write(&files.ca, &bundle.ca).unwrap();
         fs::write(&files.cert, &bundle.cert).unwrap();
         fs::write(&files.key, &bundle.key).unwrap();
-        files.read().unwrap()
+        bundle.ca
     };
     let (key, directory) = (key(), Arc::new(Directory::default()));
-    let first = Process::start(any_port(), &key, Some(&renew()), &directory).await;
-    let (address, urls) = (first.address, [format!("https://{}", first.address)]);
+    renew();
+    let process = Process::start(any_port(), &key, Some(&files), &directory).await;
+    let urls = [format!("https://{}", process.address)];
     let identity = Identity::Certificate { files: files.clone(), server_name: None };
     let client = RegistryClient::new(Peer::new("registry", &urls, &identity).unwrap());
     client.authenticate("t").await.unwrap();
-    first.kill().await;
-    // Another authority: with the old files neither side would take the other.
-    let _second = Process::start(address, &key, Some(&renew()), &directory).await;
+    // Another authority, which a stranger to the old one trusts alone: server and client take it while they run.
+    let authority = renew();
+    eventually("the listener shows the new certificate", async || {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&authority));
+        let endpoint = Endpoint::from_shared(urls[0].clone()).unwrap().tls_config(tls).unwrap();
+        endpoint.connect().await.is_ok()
+    })
+    .await;
     eventually("the new certificates are used", async || client.authenticate("t").await.is_ok()).await;
     fs::write(&files.cert, "half writ").unwrap();
     eventually("files that cannot be used change nothing", async || {

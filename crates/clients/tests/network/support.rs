@@ -23,7 +23,7 @@ use weir_core::{
 use weir_grpc::{
     AuthLayer, ServiceKey,
     connection::{self, Seats},
-    tls::{self, Pems},
+    tls::{self, Files},
 };
 use weir_proto::registry::v1::{
     AuthenticateRequest, AuthenticateResponse, FindDeviceRequest, FindDeviceResponse, FindProfileRequest,
@@ -160,19 +160,16 @@ impl Process {
     pub(crate) async fn start(
         address: SocketAddr,
         key: &ServiceKey,
-        pems: Option<&Pems>,
+        tls: Option<&Files>,
         directory: &Arc<Directory>,
     ) -> Self {
         let listener = bound(address).await;
         let address = listener.local_addr().unwrap();
-        let mut server = Server::builder();
-        if let Some(pems) = pems {
-            server = server.tls_config(tls::server(pems)).unwrap();
-        }
+        let tls = tls.map(|files| tls::Listener::new(files.clone()).unwrap());
         let routes = Routes::new(DirectoryServiceServer::new(Served(Arc::clone(directory))));
         let layer = AuthLayer::new(Arc::new(Known)).with_service_key(Some(key.clone()));
-        let server = server.layer(layer).add_routes(routes);
-        let incoming = connection::incoming(listener, Seats::new(64, PATIENCE));
+        let server = Server::builder().layer(layer).add_routes(routes);
+        let incoming = connection::incoming(listener, Seats::new(64, PATIENCE), tls);
         let serving = tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
         Self { address, serving }
     }

@@ -108,7 +108,7 @@ fn to_command(field: &str, command: pb::CommandAction) -> Result<Command> {
 
 /// A rule as it is stored.
 pub(super) fn from_rule(tenant: &TenantId, record: Record) -> pb::Rule {
-    let Record { rule, created_at, updated_at, version, .. } = record;
+    let Record { rule, created_at, updated_at, managed_by, version, .. } = record;
     let ladder = !rule.severities.is_empty();
     let some = |duration: Duration| (!duration.is_zero()).then(|| from_duration(duration));
     let rung = |rung: Rung| pb::SeverityRung {
@@ -133,6 +133,7 @@ pub(super) fn from_rule(tenant: &TenantId, record: Record) -> pb::Rule {
         etag: if version == 0 { String::new() } else { etag(version) },
         create_time: Some(from_timestamp(created_at)),
         update_time: Some(from_timestamp(updated_at)),
+        managed_by: managed_by.to_string(),
     }
 }
 

@@ -3,6 +3,7 @@
 use futures::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
+use weir_core::managed::ManagedBy;
 use weir_core::{DeviceId, Error, TenantId, id::ResourceId, name, principal::Scope};
 use weir_grpc::{Answer, convert::to_timestamp_opt, page, to_status};
 use weir_proto::analytics::v1::{self as pb, rule_service_server::RuleService};
@@ -22,7 +23,9 @@ impl RuleService for Handlers {
             bounded("request_id", &request.request_id, REQUEST_ID_MAX)?;
             let id = ResourceId::new(&request.rule_id).map_err(|error| error.with_field("rule_id"))?;
             let rule = convert::to_rule(id, request.rule.unwrap_or_default())?;
-            let made = self.0.new_rule(&tenant, rule, &request.request_id, request.validate_only).await?;
+            let by = ManagedBy::new(request.managed_by)?;
+            let made =
+                self.0.new_rule(&tenant, rule, &by, &request.request_id, request.validate_only).await?;
             Ok(pb::CreateRuleResponse { rule: Some(convert::from_rule(&tenant, made)) })
         })
         .await
@@ -69,9 +72,9 @@ impl RuleService for Handlers {
             let id = ResourceId::new(id).map_err(|error| error.with_field("rule.name"))?;
             let etag = rule.etag.clone();
             let mask = request.update_mask.map(|mask| mask.paths);
-            let rule = convert::to_rule(id, rule)?;
+            let (rule, by) = (convert::to_rule(id, rule)?, ManagedBy::new(request.managed_by)?);
             let changed =
-                self.0.change_rule(&tenant, rule, mask.as_deref(), &etag, request.validate_only).await?;
+                self.0.change_rule(&tenant, rule, mask.as_deref(), &etag, &by, request.validate_only).await?;
             Ok(pb::UpdateRuleResponse { rule: Some(convert::from_rule(&tenant, changed)) })
         })
         .await
@@ -82,7 +85,8 @@ impl RuleService for Handlers {
         reply(async {
             let (tenant, id) = name::parse_child("name", &request.name, "rules")?;
             caller.require(&tenant, Scope::Admin)?;
-            self.0.delete_rule(&tenant, id, &request.etag).await?;
+            let by = ManagedBy::new(request.managed_by)?;
+            self.0.delete_rule(&tenant, id, &request.etag, &by).await?;
             Ok(pb::DeleteRuleResponse {})
         })
         .await

@@ -4,7 +4,11 @@ mod store;
 
 use std::time::Duration;
 
-use weir_core::{Error, ErrorKind, Result, TenantId, Timestamp, Uid, json, port::Signal};
+use weir_core::{
+    Error, ErrorKind, Result, TenantId, Timestamp, Uid, json,
+    managed::{self, ManagedBy},
+    port::Signal,
+};
 use weir_rules::{Compiled, Rule};
 
 pub(crate) use store::{Record, Store, missing, name};
@@ -45,6 +49,7 @@ impl Service {
         &self,
         tenant: &TenantId,
         rule: Rule,
+        by: &ManagedBy,
         request_id: &str,
         validate_only: bool,
     ) -> Result<Record> {
@@ -70,7 +75,8 @@ impl Service {
                 return Err(too_many(tenant, self.config.rules_per_tenant));
             }
             let rule = Rule { uid: Uid::random(), revision: 1, ..rule.clone() };
-            let record = Record { rule, created_at: now, updated_at: now, request, version: 0 };
+            let managed_by = by.clone();
+            let record = Record { rule, created_at: now, updated_at: now, managed_by, request, version: 0 };
             if validate_only {
                 return Ok(record);
             }
@@ -89,19 +95,26 @@ impl Service {
         new: Rule,
         mask: Option<&[String]>,
         etag: &str,
+        by: &ManagedBy,
         validate_only: bool,
     ) -> Result<Record> {
         for _ in 0..TRIES {
             let version = self.rules.begin(tenant).await?;
             let known = self.get_rule(tenant, new.id.as_str()).await?;
             check_etag(tenant, &known, etag)?;
+            let takes_over = mask.is_some_and(|mask| mask.iter().any(|field| field == managed::FIELD));
+            if !takes_over {
+                known.managed_by.admits(&name(tenant, new.id.as_str()), by)?;
+            }
+            let managed_by = if takes_over { by } else { &known.managed_by }.clone();
             let mut rule = merged(&known.rule, &new, mask)?;
-            if rule == known.rule {
+            if rule == known.rule && managed_by == known.managed_by {
                 return Ok(known);
             }
-            rule.revision += 1;
+            // What it says is what revisions count, not who says it.
+            rule.revision += u64::from(rule != known.rule);
             check(&rule)?;
-            let record = Record { rule, updated_at: self.clock.now(), ..known };
+            let record = Record { rule, updated_at: self.clock.now(), managed_by, ..known };
             if validate_only {
                 return Ok(record);
             }
@@ -114,11 +127,18 @@ impl Service {
         Err(raced(tenant, new.id.as_str()))
     }
 
-    pub(crate) async fn delete_rule(&self, tenant: &TenantId, id: &str, etag: &str) -> Result<()> {
+    pub(crate) async fn delete_rule(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        etag: &str,
+        by: &ManagedBy,
+    ) -> Result<()> {
         for _ in 0..TRIES {
             let version = self.rules.begin(tenant).await?;
             let known = self.get_rule(tenant, id).await?;
             check_etag(tenant, &known, etag)?;
+            known.managed_by.admits(&name(tenant, id), by)?;
             match self.rules.delete(tenant, version, &known, self.clock.now()).await {
                 Err(error) if error.kind() == ErrorKind::Aborted => {}
                 Ok(()) => return self.told(tenant, ()).await,
@@ -197,9 +217,14 @@ fn merged(old: &Rule, new: &Rule, mask: Option<&[String]>) -> Result<Rule> {
             "labels" => rule.labels.clone_from(&new.labels),
             "actions" => rule.actions.clone_from(&new.actions),
             "disabled" => rule.disabled = new.disabled,
+            managed::FIELD => {} // of the record, not of the rule
             unknown => {
                 let shown: String = unknown.chars().take(64).collect();
-                let text = format!("update_mask names {shown:?}; what can change is {}", FIELDS.join(", "));
+                let text = format!(
+                    "update_mask names {shown:?}; what can change is {}, {}",
+                    FIELDS.join(", "),
+                    managed::FIELD
+                );
                 return Err(Error::invalid("update_mask", "FIELD_MASK_INVALID", text));
             }
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use weir_core::managed::ManagedBy;
 use weir_core::{
     Error, Result, TenantId, Timestamp, Uid, json,
     port::{Expect, KeyRange, Op, Records, Stored, Table, Write},
@@ -33,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) rule: Rule,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
+    #[serde(default)]
+    pub(crate) managed_by: ManagedBy,
     /// The request that made it.
     #[serde(default)]
     pub(crate) request: Option<Uid>,

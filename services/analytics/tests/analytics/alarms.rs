@@ -178,7 +178,7 @@ async fn an_open_alarm_keeps_its_revision_and_is_closed_with_its_rule_or_device(
 
     world.publish("a", &[(20, &[("t", 50.0)])]).await;
     node.alarms_when("second alarm of a", |alarms| alarms.len() == 3).await;
-    let delete = pb::DeleteRuleRequest { name: "tenants/acme/rules/hot".to_owned(), etag: String::new() };
+    let delete = pb::DeleteRuleRequest { name: "tenants/acme/rules/hot".to_owned(), ..Default::default() };
     node.rules().delete_rule(admin(delete)).await.unwrap();
     let alarms = node.alarms_when("no open alarm", |alarms| alarms[0].state() == AlarmState::Cleared).await;
     assert_eq!((alarms[0].rule_revision, alarms[0].clear_reason.as_str()), (2, "RULE_REMOVED"));

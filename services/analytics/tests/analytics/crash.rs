@@ -235,7 +235,7 @@ impl Run {
                 let request = pb::UpdateRuleRequest {
                     rule: Some(edited),
                     update_mask: Some(mask),
-                    validate_only: false,
+                    ..Default::default()
                 };
                 self.node.rules().update_rule(admin(request)).await.unwrap();
             }

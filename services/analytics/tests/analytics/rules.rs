@@ -41,7 +41,7 @@ async fn a_rule_is_created_read_changed_and_deleted() {
     let update = pb::UpdateRuleRequest {
         rule: Some(pb::Rule { condition: "CO2 > 1200".to_owned(), ..made.clone() }),
         update_mask: Some(prost_types::FieldMask { paths: vec!["condition".to_owned()] }),
-        validate_only: false,
+        ..Default::default()
     };
     let changed = node.rules().update_rule(admin(update.clone())).await.unwrap().into_inner().rule.unwrap();
     assert_eq!(
@@ -54,9 +54,50 @@ async fn a_rule_is_created_read_changed_and_deleted() {
     let list = pb::ListRulesRequest { parent: "tenants/acme".to_owned(), ..Default::default() };
     let listed = node.rules().list_rules(admin(list)).await;
     assert_eq!(listed.unwrap().into_inner().rules, [changed]);
-    let delete = pb::DeleteRuleRequest { name: made.name.clone(), etag: String::new() };
+    let delete = pb::DeleteRuleRequest { name: made.name.clone(), ..Default::default() };
     node.rules().delete_rule(admin(delete)).await.unwrap();
     assert_eq!(node.rules().get_rule(admin(get())).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_rule_that_is_managed_elsewhere_is_changed_there_or_taken_over() {
+    let world = World::new();
+    let node = world.start().await;
+    let create = pb::CreateRuleRequest {
+        parent: "tenants/acme".to_owned(),
+        rule_id: "kept".to_owned(),
+        rule: Some(pb::Rule { condition: "temp > 1".to_owned(), ..Default::default() }),
+        managed_by: "Rule plant/kept".to_owned(),
+        ..Default::default()
+    };
+    let made = node.rules().create_rule(admin(create)).await.unwrap().into_inner().rule.unwrap();
+    assert_eq!(made.managed_by, "Rule plant/kept");
+    let rule = pb::Rule { condition: "temp > 2".to_owned(), etag: String::new(), ..made.clone() };
+    let update = |by: &str, paths: &[&str]| pb::UpdateRuleRequest {
+        rule: Some(rule.clone()),
+        update_mask: Some(prost_types::FieldMask {
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+        }),
+        managed_by: by.to_owned(),
+        ..Default::default()
+    };
+    // What it says of itself in a message is no say.
+    for by in ["", "Rule plant/other"] {
+        let refused = from_status(node.rules().update_rule(admin(update(by, &[]))).await.unwrap_err());
+        assert_eq!(refused.reason(), "MANAGED");
+        assert!(refused.message().contains("Rule plant/kept"), "{refused}");
+    }
+    let delete = pb::DeleteRuleRequest { name: made.name.clone(), ..Default::default() };
+    let refused = from_status(node.rules().delete_rule(admin(delete.clone())).await.unwrap_err());
+    assert_eq!(refused.reason(), "MANAGED");
+    let update_as = async |by: &str, paths: &[&str]| {
+        node.rules().update_rule(admin(update(by, paths))).await.unwrap().into_inner().rule.unwrap()
+    };
+    let changed = update_as("Rule plant/kept", &["condition"]).await;
+    assert_eq!((changed.condition.as_str(), changed.revision), ("temp > 2", 2));
+    let released = update_as("", &["managed_by"]).await;
+    assert_eq!((released.managed_by.as_str(), released.revision), ("", 2), "it still says the same");
+    node.rules().delete_rule(admin(delete)).await.unwrap();
 }
 
 #[tokio::test]
@@ -86,7 +127,7 @@ async fn a_repeated_create_gives_the_first_answer_and_another_is_refused() {
         rule_id: "co2".to_owned(),
         rule: Some(rule(condition)),
         request_id: request_id.to_owned(),
-        validate_only: false,
+        ..Default::default()
     };
     let first = node.rules().create_rule(admin(request("a > 1", "r1"))).await.unwrap().into_inner();
     let again = node.rules().create_rule(admin(request("a > 1", "r1"))).await.unwrap().into_inner();
@@ -131,7 +172,7 @@ async fn scopes_and_tenants_are_kept_apart_before_anything_is_looked_up() {
     };
     let refused = node.alarms().list_alarms(by("read@other", list)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let delete = pb::DeleteRuleRequest { name: "tenants/acme/rules/co2".to_owned(), etag: String::new() };
+    let delete = pb::DeleteRuleRequest { name: "tenants/acme/rules/co2".to_owned(), ..Default::default() };
     assert_eq!(
         node.rules().delete_rule(by("write@acme", delete)).await.unwrap_err().code(),
         Code::PermissionDenied

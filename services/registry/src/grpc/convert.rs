@@ -44,6 +44,7 @@ pub(super) fn from_tenant(tenant: Versioned<Tenant>) -> pb::Tenant {
         etag: etag_of(version),
         create_time: Some(from_timestamp(value.created_at)),
         update_time: Some(from_timestamp(value.updated_at)),
+        managed_by: value.managed_by.to_string(),
     }
 }
 
@@ -196,8 +197,8 @@ fn to_metric(path: &str, metric: pb::Metric) -> Result<(String, device::Metric)>
 }
 
 pub(super) fn from_profile(tenant: &TenantId, profile: Versioned<ProfileRecord>) -> pb::Profile {
-    let Versioned { value: ProfileRecord { profile, revision, created_at, updated_at, .. }, version } =
-        profile;
+    let Versioned { value, version } = profile;
+    let ProfileRecord { profile, revision, created_at, updated_at, managed_by, .. } = value;
     let is_default = profile.id == Profile::DEFAULT_ID;
     pb::Profile {
         revision,
@@ -205,6 +206,7 @@ pub(super) fn from_profile(tenant: &TenantId, profile: Versioned<ProfileRecord>)
         // `default` was never made: it is part of Weir
         create_time: (!is_default).then(|| from_timestamp(created_at)),
         update_time: (!is_default).then(|| from_timestamp(updated_at)),
+        managed_by: managed_by.to_string(),
         ..internal::from_profile(tenant, &profile)
     }
 }

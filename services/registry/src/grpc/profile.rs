@@ -1,6 +1,7 @@
 //! `ProfileService`.
 
 use tonic::Request;
+use weir_core::managed::ManagedBy;
 use weir_core::{id::ResourceId, name, principal::Scope};
 use weir_grpc::{Answer, page};
 use weir_proto::registry::v1::{
@@ -21,8 +22,9 @@ impl ProfileService for Service {
             caller.require(&tenant, Scope::Provision)?;
             let id = ResourceId::new(&request.profile_id).map_err(|error| error.with_field("profile_id"))?;
             let profile = convert::to_profile(id.as_str(), request.profile.unwrap_or_default())?;
+            let by = ManagedBy::new(request.managed_by)?;
             let profile =
-                self.new_profile(&tenant, profile, &request.request_id, request.validate_only).await?;
+                self.new_profile(&tenant, profile, &by, &request.request_id, request.validate_only).await?;
             Ok(CreateProfileResponse { profile: Some(convert::from_profile(&tenant, profile)) })
         })
         .await
@@ -61,10 +63,11 @@ impl ProfileService for Service {
             let full_name = profile.name.clone();
             let (tenant, id) = name::parse_child("profile.name", &full_name, "profiles")?;
             caller.require(&tenant, Scope::Provision)?;
+            let by = ManagedBy::new(request.managed_by)?;
             let mask = Mask::new(request.update_mask.map(|mask| mask.paths), &FIELDS)?;
             let etag = profile.etag.clone();
             let profile =
-                self.change_profile(&tenant, convert::to_profile(id, profile)?, &mask, &etag).await?;
+                self.change_profile(&tenant, convert::to_profile(id, profile)?, &mask, &etag, &by).await?;
             Ok(UpdateProfileResponse { profile: Some(convert::from_profile(&tenant, profile)) })
         })
         .await
@@ -75,7 +78,8 @@ impl ProfileService for Service {
         reply(async {
             let (tenant, id) = name::parse_child("name", &request.name, "profiles")?;
             caller.require(&tenant, Scope::Provision)?;
-            self.delete_profile(&tenant, id, &request.etag).await?;
+            let by = ManagedBy::new(request.managed_by)?;
+            self.delete_profile(&tenant, id, &request.etag, &by).await?;
             Ok(DeleteProfileResponse {})
         })
         .await

@@ -1,6 +1,7 @@
 //! `TenantService`.
 
 use tonic::Request;
+use weir_core::managed::ManagedBy;
 use weir_core::{Error, Result, TenantId, name, principal::Principal};
 use weir_grpc::{Answer, page};
 use weir_proto::registry::v1::{
@@ -25,7 +26,8 @@ impl TenantService for Service {
             caller.require_platform()?;
             let id = TenantId::new(&request.tenant_id).map_err(|error| error.with_field("tenant_id"))?;
             let spec = convert::to_tenant_spec(request.tenant.unwrap_or_default());
-            let tenant = self.new_tenant(&id, spec, &request.request_id, request.validate_only).await?;
+            let by = ManagedBy::new(request.managed_by)?;
+            let tenant = self.new_tenant(&id, spec, &by, &request.request_id, request.validate_only).await?;
             Ok(CreateTenantResponse { tenant: Some(convert::from_tenant(tenant)) })
         })
         .await
@@ -61,8 +63,8 @@ impl TenantService for Service {
             let tenant = required("tenant", request.tenant)?;
             let id = name::parse_tenant("tenant.name", &tenant.name)?;
             let mask = Mask::new(request.update_mask.map(|mask| mask.paths), &TenantSpec::FIELDS)?;
-            let etag = tenant.etag.clone();
-            let tenant = self.change_tenant(&id, convert::to_tenant_spec(tenant), &mask, &etag).await?;
+            let (etag, by) = (tenant.etag.clone(), ManagedBy::new(request.managed_by)?);
+            let tenant = self.change_tenant(&id, convert::to_tenant_spec(tenant), &mask, &etag, &by).await?;
             Ok(UpdateTenantResponse { tenant: Some(convert::from_tenant(tenant)) })
         })
         .await
