@@ -89,9 +89,30 @@ pub struct WeirClusterSpec {
     /// How a change is rolled out.
     #[serde(default)]
     pub rollout: RolloutSpec,
+    /// Whose `Tenant` objects may name this Weir.
+    #[serde(default)]
+    pub allowed_tenants: AllowedTenants,
     /// Leaves everything as it is while true.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Whose `Tenant` objects may name a Weir: those of its own namespace, and of these.
+#[derive(Debug, Clone, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AllowedTenants {
+    /// Namespaces with all of these labels; an empty object admits every namespace, none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
+}
+
+/// Namespaces by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceSelector {
+    /// Labels and their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
 }
 
 fn yes() -> bool {
