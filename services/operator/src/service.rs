@@ -22,6 +22,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
+    api::ListParams,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -29,6 +30,8 @@ use kube::{
         watcher,
     },
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, Result};
 use weir_crd::WeirCluster;
@@ -38,8 +41,11 @@ use crate::{
     desired::{self, MANAGED, Refused},
     error::of_kube,
     leader::{self, Lease},
+    load::{self, Loads},
     metrics::Metrics,
+    objects,
     observe::observe,
+    scaling::Decision,
 };
 
 /// Changes that come together are looked at once.
@@ -78,6 +84,7 @@ struct Context {
 #[derive(Default, Clone)]
 struct Known {
     refused: Vec<Refused>,
+    scaled: BTreeMap<String, Decision>,
     failures: u32,
 }
 
@@ -139,6 +146,7 @@ async fn lead(options: &Options, context: &Arc<Context>) {
     }
     let client = &context.client;
     let namespace = options.namespace.as_deref();
+    let (wake, woken) = mpsc::channel(1);
     let ours = || watcher::Config::default().labels(MANAGED);
     let controller = Controller::new(scoped::<WeirCluster>(client, namespace), watcher::Config::default())
         .with_config(controller::Config::default().debounce(DEBOUNCE))
@@ -149,17 +157,57 @@ async fn lead(options: &Options, context: &Arc<Context>) {
         .owns(scoped::<ConfigMap>(client, namespace), ours())
         .owns(scoped::<ServiceAccount>(client, namespace), ours())
         .owns(scoped::<NetworkPolicy>(client, namespace), ours())
-        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours());
+        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours())
+        .reconcile_all_on(ReceiverStream::new(woken));
     let work = controller.run(reconcile, retry, Arc::clone(context));
-    work.for_each(|done| async move {
+    let scaling = scale(namespace, context, wake);
+    let clusters = work.for_each(|done| async move {
         match done {
             Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
             // Told where it was handled.
             Err(controller::Error::ReconcilerFailed(..)) => {}
             Err(error) => tracing::warn!(error = %error, "a watch failed; it is tried again"),
         }
-    })
-    .await;
+    });
+    tokio::join!(clusters, scaling, objects::run(client, namespace));
+}
+
+/// Looks at the load of every cluster, and has it reconciled where that says another number.
+async fn scale(namespace: Option<&str>, context: &Arc<Context>, wake: mpsc::Sender<()>) {
+    let mut loads = match Loads::new() {
+        Ok(loads) => loads,
+        Err(error) => return tracing::error!(error = ?error, "nothing is scaled"),
+    };
+    let api = scoped::<WeirCluster>(&context.client, namespace);
+    loop {
+        tokio::time::sleep(load::EVERY).await;
+        let done = async {
+            let mut is_news = false;
+            let clusters = api.list(&ListParams::default()).await;
+            for cluster in clusters.map_err(|error| of_kube("weirclusters", error))? {
+                let decisions = match desired::follows_load(&cluster) {
+                    false => BTreeMap::new(),
+                    true => {
+                        let observed = observe(&context.client, &cluster).await?;
+                        loads.look(&context.client, &cluster, &observed.workloads).await?
+                    }
+                };
+                let name = desired::shown(&cluster);
+                is_news |= context.known(&name).scaled != decisions;
+                context.change(&name, |known| known.scaled = decisions);
+            }
+            Ok::<bool, Error>(is_news)
+        };
+        match done.await {
+            Ok(false) => {}
+            Ok(true) => {
+                let _ = wake.try_send(()); // one that is on its way does
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the load was not looked at; it is tried again");
+            }
+        }
+    }
 }
 
 /// The objects of a namespace, or of all.
@@ -198,7 +246,8 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
         return Ok(Action::await_change());
     };
     let mut observed = observe(client, &cluster).await?;
-    observed.refused = context.known(&name).refused;
+    let known = context.known(&name);
+    (observed.refused, observed.scaled) = (known.refused, known.scaled);
     let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
     for missing in &plan.secrets {

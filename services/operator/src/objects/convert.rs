@@ -145,7 +145,9 @@ mod tests {
         assert_eq!(rule.for_duration.as_ref().unwrap().seconds, 300);
         assert_eq!(rule.severity(), analytics::Severity::Major);
         assert_eq!(rule.actions[0].on, [1]);
-        let Some(analytics::action::Kind::Command(command)) = &rule.actions[0].kind else { panic!("a command") };
+        let Some(analytics::action::Kind::Command(command)) = &rule.actions[0].kind else {
+            panic!("a command")
+        };
         assert_eq!(command.min_interval.as_ref().unwrap().seconds, 3_600);
     }
 

@@ -16,10 +16,10 @@ use weir_proto::{
         rule_service_client::RuleServiceClient,
     },
     registry::v1::{
-        CreateProfileRequest, CreateTenantRequest, CreateTokenRequest, DeleteProfileRequest, GetProfileRequest,
-        GetSelfRequest, GetTenantRequest, Scope, UpdateProfileRequest, UpdateTenantRequest,
-        profile_service_client::ProfileServiceClient, tenant_service_client::TenantServiceClient,
-        token_service_client::TokenServiceClient,
+        CreateProfileRequest, CreateTenantRequest, CreateTokenRequest, DeleteProfileRequest,
+        GetProfileRequest, GetSelfRequest, GetTenantRequest, Scope, UpdateProfileRequest,
+        UpdateTenantRequest, profile_service_client::ProfileServiceClient,
+        tenant_service_client::TenantServiceClient, token_service_client::TokenServiceClient,
     },
 };
 
@@ -37,7 +37,11 @@ fn with_keeper(fields: &[&str]) -> Option<FieldMask> {
 
 /// What is there and is not kept by the object.
 fn not_ours(full_name: &str, known: &str, advice: &str) -> Error {
-    let by = if known.is_empty() { "was made through the API".to_owned() } else { format!("is managed by {known}") };
+    let by = if known.is_empty() {
+        "was made through the API".to_owned()
+    } else {
+        format!("is managed by {known}")
+    };
     Error::new(ErrorKind::FailedPrecondition, "NOT_MANAGED_HERE", format!("{full_name} {by}; {advice}"))
 }
 
@@ -83,9 +87,11 @@ impl Entity for Tenant {
                     return Err(not_ours(&full_name, &found.managed_by, advice));
                 }
                 Some(found) => {
-                    let is_same = found.display_name == wanted.display_name && found.disabled == wanted.disabled;
+                    let is_same =
+                        found.display_name == wanted.display_name && found.disabled == wanted.disabled;
                     if !is_same {
-                        let update = UpdateTenantRequest { tenant: Some(wanted), managed_by: by, update_mask: None };
+                        let update =
+                            UpdateTenantRequest { tenant: Some(wanted), managed_by: by, update_mask: None };
                         stub.update_tenant(place.request(update)).await.map_err(from_status)?;
                     }
                 }
@@ -104,7 +110,9 @@ impl Entity for Tenant {
             let full_name = name::tenant(&place.tenant);
             let get = place.request(GetTenantRequest { name: full_name });
             let found = if_found(stub.get_tenant(get).await)?.and_then(|found| found.into_inner().tenant);
-            let Some(mut found) = found.filter(|found| found.managed_by == self.keeper()) else { return Ok(()) };
+            let Some(mut found) = found.filter(|found| found.managed_by == self.keeper()) else {
+                return Ok(());
+            };
             found.disabled |= self.spec.deletion_policy == TenantDeletion::Disable;
             let update = UpdateTenantRequest {
                 tenant: Some(found),
@@ -126,7 +134,9 @@ async fn token(tenant: &Tenant, place: &Place, context: &Context) -> Result<()> 
     let uid = tenant.uid().unwrap_or_default();
     if let Some(found) = &found {
         if !found.owner_references().iter().any(|owner| owner.uid == uid) {
-            let message = format!("Secret {namespace}/{secret_name} is not this tenant's; choose another spec.tokenSecretName");
+            let message = format!(
+                "Secret {namespace}/{secret_name} is not this tenant's; choose another spec.tokenSecretName"
+            );
             return Err(Error::new(ErrorKind::FailedPrecondition, "SECRET_NOT_OURS", message));
         }
         let known = found.data.as_ref().and_then(|data| data.get("token"));
@@ -169,7 +179,12 @@ async fn works(place: &Place, token: &str) -> Result<bool> {
 }
 
 /// The place of an object that names a tenant, and its full name there.
-async fn placed(object: &impl Entity, tenant: &str, collection: &str, context: &Context) -> Result<(Place, String)> {
+async fn placed(
+    object: &impl Entity,
+    tenant: &str,
+    collection: &str,
+    context: &Context,
+) -> Result<(Place, String)> {
     let namespace = object.namespace().unwrap_or_default();
     let place = of_object(&context.client, &context.connections, &namespace, tenant).await?;
     let full_name = name::child(&place.tenant, collection, object.name_any());
@@ -298,7 +313,8 @@ impl Entity for Rule {
             let found = if_found(stub.get_rule(get).await)?.and_then(|found| found.into_inner().rule);
             let Some(found) = found.filter(|found| found.managed_by == self.keeper()) else { return Ok(()) };
             if self.spec.deletion_policy == Deletion::Delete {
-                let delete = DeleteRuleRequest { name: full_name, managed_by: self.keeper(), etag: String::new() };
+                let delete =
+                    DeleteRuleRequest { name: full_name, managed_by: self.keeper(), etag: String::new() };
                 return stub.delete_rule(place.request(delete)).await.map(drop).map_err(from_status);
             }
             let update = UpdateRuleRequest {

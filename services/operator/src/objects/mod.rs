@@ -142,10 +142,12 @@ async fn end<K: Entity>(api: &Api<K>, object: &K, context: &Context) -> Result<A
     if !object.finalizers().iter().any(|known| known == FINALIZER) {
         return Ok(Action::await_change());
     }
-    match object.let_go(context).await {
+    let was_told = object.status().is_some_and(|status| status.name.is_some());
+    let done = if was_told { object.let_go(context).await } else { Ok(()) };
+    match done {
         Ok(()) => {}
-        // Nobody can be told any more: the cluster or the tenant is gone, or Weir's object is another's.
-        Err(error) if !is_passing(&error) => {
+        // Nobody can be told any more, or Weir's object is another's.
+        Err(error) if !is_passing(&error) || is_alone(&error) => {
             tracing::warn!(object = object.keeper(), error = %error, "left in Weir as it is");
         }
         Err(error) => {
@@ -173,6 +175,12 @@ async fn finalizers<K: Entity>(api: &Api<K>, object: &K, finalizers: Vec<String>
 fn is_passing(error: &Error) -> bool {
     error.kind().retryable()
         || matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal | ErrorKind::Unauthenticated)
+        || is_alone(error)
+}
+
+/// Whether there is no tenant, or no cluster, that it could be told to.
+fn is_alone(error: &Error) -> bool {
+    [place::TENANT_NOT_FOUND, place::CLUSTER_NOT_FOUND].contains(&error.reason())
 }
 
 /// Writes the status where it says something new.
@@ -197,7 +205,8 @@ fn status(old: &ObjectStatus, generation: Option<i64>, done: &Result<String>, no
         let status = if is { "True" } else { "False" }.to_owned();
         let known = old.conditions.iter().find(|known| known.type_ == r#type && known.status == status);
         Condition {
-            last_transition_time: known.map_or_else(|| now.clone(), |known| known.last_transition_time.clone()),
+            last_transition_time: known
+                .map_or_else(|| now.clone(), |known| known.last_transition_time.clone()),
             message,
             observed_generation: generation,
             reason,
@@ -270,12 +279,16 @@ mod tests {
     fn a_good_one_is_ready_and_a_wrong_one_says_why_as_long_as_it_is() {
         let good = status(&ObjectStatus::default(), Some(1), &Ok("tenants/t/rules/r".to_owned()), &at(10));
         let ready = &good.conditions[0];
-        assert_eq!((ready.type_.as_str(), ready.status.as_str(), good.conditions.len()), ("Ready", "True", 1));
+        assert_eq!(
+            (ready.type_.as_str(), ready.status.as_str(), good.conditions.len()),
+            ("Ready", "True", 1)
+        );
         assert_eq!(good.name.as_deref(), Some("tenants/t/rules/r"));
 
         let wrong = Err(Error::invalid("rule.condition", "RULE_INVALID", "line 1, column 3: no such metric"));
         let bad = status(&good, Some(2), &wrong, &at(20));
-        let said: Vec<_> = bad.conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str())).collect();
+        let said: Vec<_> =
+            bad.conditions.iter().map(|one| (one.type_.as_str(), one.status.as_str())).collect();
         assert_eq!(said, [("Ready", "False"), ("Stalled", "True")]);
         assert_eq!(bad.conditions[0].reason, "RuleInvalid");
         assert_eq!(bad.conditions[0].message, "rule.condition: line 1, column 3: no such metric");

@@ -18,6 +18,10 @@ use weir_crd::{Tenant, WeirCluster};
 
 use crate::{desired, error::of_kube};
 
+/// The tenant that an object names is not there.
+pub(super) const TENANT_NOT_FOUND: &str = "TENANT_NOT_FOUND";
+/// The cluster that a tenant names is not there.
+pub(super) const CLUSTER_NOT_FOUND: &str = "CLUSTER_NOT_FOUND";
 /// Longer than any of these calls takes.
 const CALL_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -102,7 +106,8 @@ pub(super) async fn of_tenant(client: &Client, connections: &Connections, tenant
         true => format!("[{ip}]:{port}"),
         false => format!("{ip}:{port}"),
     });
-    let address = address.ok_or_else(|| Error::unavailable(format!("Service {service_name} has no address yet")))?;
+    let address =
+        address.ok_or_else(|| Error::unavailable(format!("Service {service_name} has no address yet")))?;
     let secrets = desired::secrets(&cluster);
     let secret_with = |key: &str| secrets.iter().find(|kept| kept.keys.contains(&key));
     let authority = match secret_with("tls.key") {
@@ -125,17 +130,18 @@ pub(super) async fn of_object(
 ) -> Result<Place> {
     let api: Api<Tenant> = Api::namespaced(client.clone(), namespace);
     let found = api.get_opt(tenant).await.map_err(|error| of_kube(&format!("Tenant {tenant}"), error))?;
-    let found = found.ok_or_else(|| waits(format!("there is no Tenant {tenant} in namespace {namespace}")))?;
+    let found = found.ok_or_else(|| {
+        let message = format!("spec.tenant names Tenant {tenant}, which is not in namespace {namespace}");
+        Error::new(ErrorKind::NotFound, TENANT_NOT_FOUND, message)
+    })?;
     let is_ready = found.status.iter().flat_map(|status| &status.conditions);
     if !is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
-        return Err(waits(format!("the Tenant {tenant} is not ready; `kubectl describe tenant {tenant}` says why")));
+        let message =
+            format!("the Tenant {tenant} is not ready; `kubectl describe tenant {tenant}` says why");
+        return Err(Error::new(ErrorKind::Unavailable, "TENANT_NOT_READY", message));
     }
     let place = of_tenant(client, connections, &found).await?;
     place.with_token(&text(value(client, namespace, &token_secret(&found), "token").await?))
-}
-
-fn waits(message: String) -> Error {
-    Error::new(ErrorKind::Unavailable, "TENANT_NOT_READY", message)
 }
 
 async fn cluster(client: &Client, namespace: &str, name: &str) -> Result<WeirCluster> {
@@ -143,7 +149,7 @@ async fn cluster(client: &Client, namespace: &str, name: &str) -> Result<WeirClu
     let found = api.get_opt(name).await.map_err(|error| of_kube(&format!("WeirCluster {name}"), error))?;
     found.ok_or_else(|| {
         let message = format!("spec.cluster names WeirCluster {namespace}/{name}, which is not there");
-        Error::new(ErrorKind::NotFound, "CLUSTER_NOT_FOUND", message)
+        Error::new(ErrorKind::NotFound, CLUSTER_NOT_FOUND, message)
     })
 }
 
@@ -154,7 +160,8 @@ async fn admits(client: &Client, cluster: &WeirCluster, namespace: &str) -> Resu
     }
     if let Some(selector) = &cluster.spec.allowed_tenants.namespace_selector {
         let api: Api<Namespace> = Api::all(client.clone());
-        let found = api.get(namespace).await.map_err(|error| of_kube(&format!("namespace {namespace}"), error))?;
+        let found =
+            api.get(namespace).await.map_err(|error| of_kube(&format!("namespace {namespace}"), error))?;
         if selector.match_labels.iter().all(|(key, value)| found.labels().get(key) == Some(value)) {
             return Ok(());
         }
