@@ -29,7 +29,10 @@ use crate::schema;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Why", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.size() <= 63").message("the name is an id of Weir: at most 63 characters")
+    validation = Rule::new("self.metadata.name.size() <= 63").message("the name is an id of Weir: at most 63 characters"),
+    // At the root, since a rule of an absent field is not looked at.
+    validation = Rule::new("(has(self.spec.tenantId) ? self.spec.tenantId : self.metadata.name) == (has(oldSelf.spec.tenantId) ? oldSelf.spec.tenantId : oldSelf.metadata.name) && self.spec.cluster == oldSelf.spec.cluster")
+        .message("a tenant keeps its id and its cluster; make another one")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TenantSpec {
@@ -38,7 +41,6 @@ pub struct TenantSpec {
     /// The tenant's id in Weir; the object's name if absent. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("a tenant keeps its id; make another one"))]
     pub tenant_id: Option<String>,
     /// For people.
     #[serde(default)]
@@ -49,7 +51,7 @@ pub struct TenantSpec {
     pub disabled: bool,
     /// The Secret that gets an admin token of the tenant (key `token`); `NAME-weir-token` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub token_secret_name: Option<String>,
     /// What becomes of the tenant when this object is deleted.
     #[serde(default)]

@@ -1,6 +1,10 @@
 //! What the services do, as their pods tell: the load by which the operator scales.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,14 +36,18 @@ pub(crate) struct Loads {
 #[derive(Default)]
 struct Known {
     scaler: Scaler,
-    /// When, and frames that each pod had read by then.
+    /// What each pod told last, and when.
     before: Option<(Instant, BTreeMap<String, Told>)>,
+    /// The most partitions that told their lag at one look: fewer, and one is without an owner or fails.
+    partitions: f64,
 }
 
 /// What one pod tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Told {
     frames: f64,
+    /// Times that an owner began anew after a failure.
+    restarts: f64,
     /// Lag and partitions that it is of, summed.
     lag: f64,
     partitions: f64,
@@ -49,7 +57,8 @@ struct Told {
 
 impl Loads {
     pub(crate) fn new() -> Result<Self> {
-        let http = reqwest::Client::builder().timeout(ASK_MAX).build();
+        let http =
+            reqwest::Client::builder().timeout(ASK_MAX).redirect(reqwest::redirect::Policy::none()).build();
         let http =
             http.map_err(|source| Error::internal("cannot make an http client").with_source(source))?;
         Ok(Self { http, begin: Instant::now(), known: BTreeMap::new() })
@@ -67,6 +76,10 @@ impl Loads {
     ) -> Result<BTreeMap<String, Decision>> {
         let name = desired::shown(cluster);
         let mut decisions = BTreeMap::new();
+        if cluster.status.as_ref().is_none_or(|status| status.rollout.is_some()) {
+            self.known.retain(|(known, _), _| *known != name); // a rollout waits for these very pods
+            return Ok(decisions);
+        }
         for component in SCALED {
             let scaling = cluster.spec.services.get(component).map(|service| service.scaling);
             let scaling = scaling.filter(|scaling| scaling.mode == ScalingMode::Auto);
@@ -81,12 +94,18 @@ impl Loads {
             let look = Look {
                 at: now.duration_since(self.begin),
                 wanted: workload.replicas,
-                ready: if workload.rolled_out { workload.ready } else { -1 }, // a step that is not done
+                ready: workload.ready,
+                settled: workload.rolled_out,
                 seen,
             };
             decisions.insert(component.to_owned(), known.scaler.decide(&policy(&scaling), &look));
         }
         Ok(decisions)
+    }
+
+    /// Forgets clusters that are not among these.
+    pub(crate) fn retain(&mut self, clusters: &BTreeSet<String>) {
+        self.known.retain(|(known, _), _| clusters.contains(known));
     }
 
     /// What every pod tells; none where one does not.
@@ -100,12 +119,16 @@ impl Loads {
         let labels = format!("{LABEL_INSTANCE}={},{COMPONENT}={component}", cluster.name_any());
         let pods = api.list(&ListParams::default().labels(&labels)).await;
         let pods = pods.map_err(|error| of_kube("pods", error))?.items;
-        let there = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let there = pods.iter().filter(|pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            pod.metadata.deletion_timestamp.is_none() && matches!(phase, Some("Running" | "Pending"))
+        });
         let asked = there.map(|pod| async move {
-            let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone())?;
-            let page = self.http.get(format!("http://{address}:{ADMIN_PORT}/metrics")).send().await.ok()?;
+            let address: IpAddr = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
+            let address = SocketAddr::new(address, ADMIN_PORT);
+            let page = self.http.get(format!("http://{address}/metrics")).send().await.ok()?;
             let page = page.error_for_status().ok()?.text().await.ok()?;
-            Some((pod.uid().unwrap_or_default(), told(&page)))
+            Some((pod.uid().unwrap_or_default(), told(component, &page)?))
         });
         Ok(join_all(asked).await.into_iter().collect())
     }
@@ -137,15 +160,21 @@ impl Known {
             return Some(Seen::Edge { connections, in_flight });
         }
         let (then, before) = self.before.replace((now, told.clone()))?;
-        if !before.keys().eq(told.keys()) {
+        let partitions = |of: &BTreeMap<String, Told>| of.values().map(|told| told.partitions).sum::<f64>();
+        self.partitions = self.partitions.max(partitions(&told));
+        let is_whole = partitions(&told) == self.partitions && partitions(&before) == self.partitions;
+        let failed = told
+            .iter()
+            .any(|(pod, told)| before.get(pod).is_some_and(|before| told.restarts > before.restarts));
+        // Rates are of the same pods, and lag is of every partition; one whose owner fails tells none, or an old one.
+        if !before.keys().eq(told.keys()) || !is_whole || failed {
             return None;
         }
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
         // Sequences rise over the whole stream, so that each partition's lag counts the frames of all: their mean is how many
         // wait. A pod that began again counts from nothing.
         let lag = |of: &BTreeMap<String, Told>| {
-            let partitions: f64 = of.values().map(|told| told.partitions).sum();
-            of.values().map(|told| told.lag).sum::<f64>() / partitions.max(1.0)
+            of.values().map(|told| told.lag).sum::<f64>() / partitions(of).max(1.0)
         };
         let read = told.iter().map(|(pod, told)| {
             let frames = before.get(pod).map_or(0.0, |before| before.frames);
@@ -157,24 +186,35 @@ impl Known {
     }
 }
 
-/// Reads the few metrics that count from a page in Prometheus' text format.
-fn told(page: &str) -> Told {
+/// Reads the few metrics that count from a page in Prometheus' text format; none where they are not on it, as of a release
+/// that does not have them.
+fn told(component: &str, page: &str) -> Option<Told> {
     let mut told = Told::default();
+    let (mut has_frames, mut has_window) = (false, false);
     for line in page.lines() {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
-        let Ok(value) = value.parse::<f64>() else { continue };
+        let Some(value) = value.parse::<f64>().ok().filter(|value| value.is_finite()) else { continue };
         match series.split('{').next().unwrap_or_default() {
-            "weir_storage_frames_written_total" | "weir_analytics_frames_total" => told.frames += value,
+            "weir_storage_frames_written_total" | "weir_analytics_frames_total" => {
+                told.frames += value;
+                has_frames = true;
+            }
+            "weir_storage_owner_restarts_total" | "weir_analytics_owner_restarts_total" => {
+                told.restarts += value
+            }
             "weir_storage_lag_frames" | "weir_analytics_lag_frames" => {
                 told.lag += value;
                 told.partitions += 1.0;
             }
             "weir_ingest_connections" => told.connections += value,
-            "weir_ingest_window_used_ratio" => told.window += value,
+            "weir_ingest_window_used_ratio" => {
+                told.window += value;
+                has_window = true;
+            }
             _ => {}
         }
     }
-    told
+    (if component == "ingest" { has_window } else { has_frames }).then_some(told)
 }
 
 #[cfg(test)]
@@ -187,8 +227,9 @@ mod tests {
 
     #[test]
     fn a_page_of_metrics_is_read() {
-        let told = told(PAGE);
-        assert_eq!((told.frames, told.lag, told.partitions), (500.0, 40.0, 2.0));
+        let found = told("storage", PAGE).unwrap();
+        assert_eq!((found.frames, found.lag, found.partitions), (500.0, 40.0, 2.0));
+        assert_eq!(told("ingest", PAGE), None, "it says nothing of the edge");
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,5 +249,7 @@ mod tests {
         let seen = look(&[("a", 40.0, 50.0), ("b", 300.0, 50.0)]).await;
         assert_eq!(seen, Some(Seen::Reader { lag: 50.0, arrived: 4.0, drained: 4.0 }));
         assert_eq!(look(&[("a", 50.0, 0.0), ("c", 300.0, 0.0)]).await, None, "another pod");
+        assert!(look(&[("a", 50.0, 0.0), ("c", 300.0, 0.0)]).await.is_some());
+        assert_eq!(look(&[("a", 50.0, 0.0)]).await, None, "partitions without an owner");
     }
 }

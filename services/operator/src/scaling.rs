@@ -29,6 +29,8 @@ pub struct Policy {
 pub const UP_AFTER: Duration = Duration::from_secs(30);
 /// See [`UP_AFTER`].
 pub const DOWN_AFTER: Duration = Duration::from_secs(300);
+/// A step that is not done after this long never will be: no node has room for it.
+const STUCK_AFTER: Duration = Duration::from_secs(600);
 /// Of what a process can do, this much is planned with, so that there is something left for what comes next.
 const BUSY_UP: f64 = 0.8;
 /// Fewer processes must be no busier than this: the gap between both keeps the number still at a steady load.
@@ -70,6 +72,8 @@ pub struct Look {
     pub wanted: i32,
     /// Of these, how many are ready.
     pub ready: i32,
+    /// Whether the last change of their number, or of anything else of them, is done.
+    pub settled: bool,
     /// None where some process could not be asked.
     pub seen: Option<Seen>,
 }
@@ -77,6 +81,8 @@ pub struct Look {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
+    /// Processes that were asked for when it was made; where it is another number by now, it is void.
+    pub wanted: i32,
     /// Processes that are to be asked for.
     pub replicas: i32,
     /// Why.
@@ -90,6 +96,8 @@ pub enum Reason {
     OutOfBounds,
     /// An earlier step is not done.
     StepInFlight,
+    /// It was not done for too long, and is taken back.
+    StepStuck,
     /// Some process could not be asked.
     DataMissing,
     /// Nothing is read although something waits.
@@ -129,6 +137,7 @@ impl Reason {
         match self {
             Self::OutOfBounds => "OutOfBounds",
             Self::StepInFlight => "StepInFlight",
+            Self::StepStuck => "StepStuck",
             Self::DataMissing => "DataMissing",
             Self::NotDraining => "NotDraining",
             Self::Watching => "Watching",
@@ -145,6 +154,13 @@ impl fmt::Display for Reason {
         match self {
             Self::OutOfBounds => f.write_str("the number was outside of its bounds"),
             Self::StepInFlight => f.write_str("waiting until the last change is done"),
+            Self::StepStuck => {
+                write!(
+                    f,
+                    "not every pod became ready within {} s; the last step is taken back",
+                    STUCK_AFTER.as_secs()
+                )
+            }
             Self::DataMissing => {
                 f.write_str("not every process could be asked; nothing is changed on missing data")
             }
@@ -175,6 +191,8 @@ pub struct Scaler {
     each: Option<f64>,
     /// The most that a process was seen to do without: it can do that at least.
     at_least: f64,
+    /// Since when the last change is not done.
+    unsettled: Option<Duration>,
     /// Without a gap; at most [`DOWN_AFTER`] and one look.
     history: VecDeque<Needed>,
 }
@@ -182,31 +200,44 @@ pub struct Scaler {
 impl Scaler {
     /// What is to be done after a look. Looks come in the order of their time.
     pub fn decide(&mut self, policy: &Policy, look: &Look) -> Decision {
-        let hold = |reason| Decision { replicas: look.wanted, reason };
+        let decided = |replicas, reason| Decision { wanted: look.wanted, replicas, reason };
+        let hold = |reason| decided(look.wanted, reason);
         let max = policy.max.max(policy.min);
         if look.wanted < policy.min || look.wanted > max {
             self.history.clear();
-            return Decision { replicas: look.wanted.clamp(policy.min, max), reason: Reason::OutOfBounds };
+            return decided(look.wanted.clamp(policy.min, max), Reason::OutOfBounds);
         }
+        if !look.settled {
+            self.history.clear();
+            let since = *self.unsettled.get_or_insert(look.at);
+            let fewer = look.ready.max(policy.min);
+            if look.at.saturating_sub(since) < STUCK_AFTER || fewer >= look.wanted {
+                return hold(Reason::StepInFlight);
+            }
+            self.unsettled = None;
+            return decided(fewer, Reason::StepStuck);
+        }
+        self.unsettled = None;
         let Some(seen) = look.seen else {
             self.history.clear(); // what was agreed on before the gap may not hold after it
             return hold(Reason::DataMissing);
         };
-        if look.ready != look.wanted {
-            self.history.clear();
-            return hold(Reason::StepInFlight);
-        }
         let needed = match self.needed(policy, look, seen) {
             Ok(needed) => needed,
             Err(reason) => return hold(reason),
         };
         self.remember(needed);
-        self.step(max, policy, look)
+        let decision = self.step(max, policy, look);
+        if decision.replicas != look.wanted {
+            self.history.clear(); // the next step has reasons of its own
+        }
+        decision
     }
 
     fn step(&self, max: i32, policy: &Policy, look: &Look) -> Decision {
         let wanted = look.wanted;
-        let hold = |reason| Decision { replicas: wanted, reason };
+        let decided = |replicas, reason| Decision { wanted, replicas, reason };
+        let hold = |reason| decided(wanted, reason);
         let up = self.over(look.at, UP_AFTER).map(|looks| looks.map(|needed| needed.up).min().unwrap_or(0));
         let down =
             self.over(look.at, DOWN_AFTER).map(|looks| looks.map(|needed| needed.down).max().unwrap_or(0));
@@ -215,11 +246,11 @@ impl Scaler {
             (Some(needed), _) if needed > wanted && wanted == max => hold(Reason::AtMaximum { needed }),
             (Some(needed), _) if needed > wanted => {
                 let replicas = needed.min(wanted.saturating_mul(STEP_MAX)).min(max);
-                Decision { replicas, reason: Reason::Up { needed } }
+                decided(replicas, Reason::Up { needed })
             }
             // One at a time: how the others carry what it leaves is seen before the next goes.
             (_, Some(needed)) if needed < wanted && wanted > policy.min => {
-                Decision { replicas: wanted - 1, reason: Reason::Down { needed } }
+                decided(wanted - 1, Reason::Down { needed })
             }
             (None, _) => hold(Reason::Watching),
             _ => hold(Reason::Enough { needed: now }),
@@ -346,6 +377,7 @@ mod tests {
                 at: Duration::from_secs(self.now),
                 wanted: self.wanted,
                 ready: self.ready(),
+                settled: self.ready() == self.wanted,
                 seen: data.then_some(seen),
             };
             let decision = self.scaler.decide(&POLICY, &look);
@@ -435,6 +467,19 @@ mod tests {
     }
 
     #[test]
+    fn a_step_for_which_there_is_no_room_is_taken_back() {
+        let mut scaler = Scaler::default();
+        let mut look = |seconds: u64, wanted| {
+            let at = Duration::from_secs(seconds);
+            scaler.decide(&POLICY, &Look { at, wanted, ready: 2, settled: false, seen: None })
+        };
+        assert_eq!(look(0, 4).reason, Reason::StepInFlight);
+        assert_eq!(look(599, 4).replicas, 4);
+        assert_eq!(look(600, 4), Decision { wanted: 4, replicas: 2, reason: Reason::StepStuck });
+        assert_eq!(look(615, 2).replicas, 2);
+    }
+
+    #[test]
     fn the_edge_follows_connections_and_full_windows() {
         let decide = |wanted, connections, in_flight| {
             let mut scaler = Scaler::default();
@@ -442,6 +487,7 @@ mod tests {
                 at: Duration::from_secs(600 + n * LOOK_EVERY),
                 wanted,
                 ready: wanted,
+                settled: true,
                 seen: Some(Seen::Edge { connections, in_flight }),
             };
             let decisions = (0..=30).map(|n| scaler.decide(&POLICY, &look(n)));
@@ -459,17 +505,19 @@ mod tests {
         #[test]
         fn whatever_is_seen_the_number_stays_in_its_bounds_and_moves_only_by_steps_that_are_done(
             looks in prop::collection::vec(
-                (any::<bool>(), 0..8_i32, 0.0..1e9_f64, 0.0..1e6_f64, prop_oneof![Just(0.0), 0.0..1e6_f64]),
+                (any::<bool>(), (0..8_i32, any::<bool>()), 0.0..1e9_f64, 0.0..1e6_f64, prop_oneof![Just(0.0), 0.0..1e6_f64]),
                 1..200,
             )
         ) {
             let (mut scaler, mut wanted) = (Scaler::default(), 2);
-            for (n, (data, ready, lag, arrived, drained)) in looks.into_iter().enumerate() {
+            for (n, (data, (ready, settled), lag, arrived, drained)) in looks.into_iter().enumerate() {
                 let at = Duration::from_secs(n as u64 * LOOK_EVERY);
                 let seen = data.then_some(Seen::Reader { lag, arrived, drained });
-                let decision = scaler.decide(&POLICY, &Look { at, wanted, ready, seen });
+                let decision = scaler.decide(&POLICY, &Look { at, wanted, ready, settled, seen });
                 prop_assert!((POLICY.min..=POLICY.max).contains(&decision.replicas));
-                prop_assert!(decision.replicas == wanted || (data && ready == wanted));
+                let is_undone = decision.reason == Reason::StepStuck && decision.replicas < wanted;
+                prop_assert!(decision.replicas == wanted || is_undone || (data && settled));
+                prop_assert_eq!(decision.wanted, wanted);
                 wanted = decision.replicas;
             }
         }

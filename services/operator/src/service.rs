@@ -141,6 +141,8 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
 
 /// Reconciles, for ever.
 async fn lead(options: &Options, context: &Arc<Context>) {
+    // What was known is of an earlier time: another one has led since.
+    context.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     if options.apply_crds {
         leader::install_crds(&context.client).await;
     }
@@ -184,15 +186,18 @@ async fn scale(namespace: Option<&str>, context: &Arc<Context>, wake: mpsc::Send
         let done = async {
             let mut is_news = false;
             let clusters = api.list(&ListParams::default()).await;
-            for cluster in clusters.map_err(|error| of_kube("weirclusters", error))? {
-                let decisions = match desired::follows_load(&cluster) {
-                    false => BTreeMap::new(),
-                    true => {
-                        let observed = observe(&context.client, &cluster).await?;
-                        loads.look(&context.client, &cluster, &observed.workloads).await?
+            let clusters = clusters.map_err(|error| of_kube("weirclusters", error))?.items;
+            loads.retain(&clusters.iter().map(desired::shown).collect());
+            for cluster in clusters {
+                let name = desired::shown(&cluster);
+                // One that cannot be looked at keeps its number, and costs the others nothing.
+                let decisions = match decide(&mut loads, context, &cluster).await {
+                    Ok(decisions) => decisions,
+                    Err(error) => {
+                        tracing::warn!(cluster = name, error = %error, "its load was not looked at");
+                        BTreeMap::new()
                     }
                 };
-                let name = desired::shown(&cluster);
                 is_news |= context.known(&name).scaled != decisions;
                 context.change(&name, |known| known.scaled = decisions);
             }
@@ -208,6 +213,18 @@ async fn scale(namespace: Option<&str>, context: &Arc<Context>, wake: mpsc::Send
             }
         }
     }
+}
+
+async fn decide(
+    loads: &mut Loads,
+    context: &Context,
+    cluster: &WeirCluster,
+) -> Result<BTreeMap<String, Decision>> {
+    if !desired::follows_load(cluster) {
+        return Ok(BTreeMap::new());
+    }
+    let observed = observe(&context.client, cluster).await?;
+    loads.look(&context.client, cluster, &observed.workloads).await
 }
 
 /// The objects of a namespace, or of all.

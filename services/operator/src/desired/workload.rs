@@ -77,7 +77,9 @@ fn replicas(scaling: &Scaling, fixed: Option<i32>, component: &str, observed: &O
         ScalingMode::Auto => {
             // Before anything is decided it stays as it is: a new operator knows nothing yet.
             let now = observed.workloads.get(component).map(|workload| workload.replicas);
-            let decided = observed.scaled.get(component).map(|decision| decision.replicas);
+            let decided = observed.scaled.get(component);
+            let decided = decided.filter(|decision| now.is_none_or(|now| now == decision.wanted));
+            let decided = decided.map(|decision| decision.replicas);
             Some(decided.or(now).unwrap_or(scaling.min).clamp(scaling.min, scaling.max.max(scaling.min)))
         }
     }

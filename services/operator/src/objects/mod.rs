@@ -35,6 +35,8 @@ const FINALIZER: &str = "weir.dev/object";
 const ADOPT: &str = "weir.dev/adopt";
 /// Objects of a kind that are told at the same time: Weir takes far more, the API server is asked for each.
 const WIDTH: u16 = 16;
+/// So often it is looked whether what needs one that ends is there still.
+const SOON: Duration = Duration::from_secs(3);
 /// So often a good one is told again: what was changed in Weir is put back.
 const AGAIN: Duration = Duration::from_secs(300);
 /// Pauses where a retry can help: the first, and the longest.
@@ -67,19 +69,24 @@ trait Entity:
     /// Deletes it, or lets others change it, as its policy says.
     fn let_go<'a>(&'a self, context: &'a Context) -> BoxFuture<'a, Result<()>>;
 
-    /// Who keeps it, as Weir's API tells.
+    /// Whether something that needs it is there still, in words: then it is not let go yet.
+    fn needed_by<'a>(&'a self, _: &'a Context) -> BoxFuture<'a, Result<Option<String>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Who keeps it, as Weir's API tells. With the uid: who later gets a namespace and a name gets nothing of who had them.
     fn keeper(&self) -> String {
-        format!(
-            "{} {}/{} in Kubernetes",
-            Self::kind(&()),
-            self.namespace().unwrap_or_default(),
-            self.name_any()
-        )
+        format!("{} in Kubernetes ({})", shown(self), self.uid().unwrap_or_default())
     }
 
     fn adopts(&self) -> bool {
         self.annotations().get(ADOPT).is_some_and(|value| value == "true")
     }
+}
+
+/// Kind, namespace and name.
+fn shown<K: Entity>(object: &K) -> String {
+    format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// Keeps all objects of a namespace, or of every one, for ever.
@@ -142,13 +149,16 @@ async fn end<K: Entity>(api: &Api<K>, object: &K, context: &Context) -> Result<A
     if !object.finalizers().iter().any(|known| known == FINALIZER) {
         return Ok(Action::await_change());
     }
-    let was_told = object.status().is_some_and(|status| status.name.is_some());
-    let done = if was_told { object.let_go(context).await } else { Ok(()) };
-    match done {
+    if let Some(message) = object.needed_by(context).await? {
+        let error = Error::new(ErrorKind::Unavailable, "STILL_NEEDED", message);
+        tell(api, object, &Err(error)).await?;
+        return Ok(Action::requeue(SOON));
+    }
+    match object.let_go(context).await {
         Ok(()) => {}
         // Nobody can be told any more, or Weir's object is another's.
-        Err(error) if !is_passing(&error) || is_alone(&error) => {
-            tracing::warn!(object = object.keeper(), error = %error, "left in Weir as it is");
+        Err(error) if !is_passing(&error) || ends_anyway(object, &error) => {
+            tracing::warn!(object = shown(object), error = %error, "left in Weir as it is");
         }
         Err(error) => {
             tell(api, object, &Err(Error::unavailable(error.message().to_owned()))).await?;
@@ -168,7 +178,7 @@ async fn finalizers<K: Entity>(api: &Api<K>, object: &K, finalizers: Vec<String>
     let metadata = json!({ "finalizers": finalizers, "resourceVersion": object.resource_version() });
     let patch = Patch::Merge(json!({ "metadata": metadata }));
     let done = api.patch(&object.name_any(), &PatchParams::default(), &patch).await;
-    done.map(drop).map_err(|error| of_kube(&object.keeper(), error))
+    done.map(drop).map_err(|error| of_kube(&shown(object), error))
 }
 
 /// Whether time may mend it: Weir or the API server is away, or what it needs is not there yet.
@@ -176,6 +186,15 @@ fn is_passing(error: &Error) -> bool {
     error.kind().retryable()
         || matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Internal | ErrorKind::Unauthenticated)
         || is_alone(error)
+}
+
+/// Whether an object whose end cannot be told may end: its tenant or its cluster is gone, its tenant's tokens are refused, or
+/// it never was in Weir.
+fn ends_anyway<K: Entity>(object: &K, error: &Error) -> bool {
+    let was_told = object.status().is_some_and(|status| status.name.is_some());
+    is_alone(error)
+        || error.kind() == ErrorKind::Unauthenticated
+        || (error.reason() == place::TENANT_NOT_READY && !was_told)
 }
 
 /// Whether there is no tenant, or no cluster, that it could be told to.
@@ -195,7 +214,7 @@ async fn tell<K: Entity>(api: &Api<K>, object: &K, done: &Result<String>) -> Res
     match api.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()), // it has gone meanwhile
-        Err(error) => Err(of_kube(&object.keeper(), error)),
+        Err(error) => Err(of_kube(&shown(object), error)),
     }
 }
 
@@ -257,7 +276,7 @@ fn retry<K: Entity>(object: Arc<K>, error: &Error, context: Arc<Context>) -> Act
         *failures
     };
     let pause = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(RETRY.1);
-    tracing::warn!(object = object.keeper(), error = %error, pause_s = pause.as_secs(), "not told; tried again");
+    tracing::warn!(object = shown(&*object), error = %error, pause_s = pause.as_secs(), "not told; tried again");
     Action::requeue(pause)
 }
 

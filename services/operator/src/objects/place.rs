@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret, Service},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{Api, Client, ResourceExt as _};
 use tonic::{
     Request,
@@ -18,6 +21,8 @@ use weir_crd::{Tenant, WeirCluster};
 
 use crate::{desired, error::of_kube};
 
+/// The tenant that an object names is not ready.
+pub(super) const TENANT_NOT_READY: &str = "TENANT_NOT_READY";
 /// The tenant that an object names is not there.
 pub(super) const TENANT_NOT_FOUND: &str = "TENANT_NOT_FOUND";
 /// The cluster that a tenant names is not there.
@@ -25,6 +30,10 @@ pub(super) const CLUSTER_NOT_FOUND: &str = "CLUSTER_NOT_FOUND";
 /// Longer than any of these calls takes.
 const CALL_MAX: Duration = Duration::from_secs(10);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// So often a connection is asked whether it lives.
+const PING: Duration = Duration::from_secs(10);
+/// More connections than a site has clusters; past it all are opened anew.
+const CONNECTIONS_MAX: usize = 256;
 
 /// A Weir, and whose token is shown.
 #[derive(Clone)]
@@ -65,12 +74,18 @@ impl Connections {
         if let Some(channel) = known.get(&key) {
             return Ok(channel.clone());
         }
+        if known.len() >= CONNECTIONS_MAX {
+            known.clear(); // of clusters and authorities that are gone
+        }
         let failed = |source| Error::internal("cannot make a connection").with_source(source);
         let scheme = if key.1.is_empty() { "http" } else { "https" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", key.0))
             .map_err(failed)?
             .connect_timeout(CONNECT_MAX)
-            .timeout(CALL_MAX);
+            .timeout(CALL_MAX)
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(CONNECT_MAX)
+            .keep_alive_while_idle(true);
         if !key.1.is_empty() {
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&key.1)).domain_name(host);
             endpoint = endpoint.tls_config(tls).map_err(failed)?;
@@ -97,7 +112,10 @@ pub(super) async fn of_tenant(client: &Client, connections: &Connections, tenant
     let own = tenant.namespace().unwrap_or_default();
     let namespace = tenant.spec.cluster.namespace.as_deref().unwrap_or(&own);
     let cluster = cluster(client, namespace, &tenant.spec.cluster.name).await?;
-    admits(client, &cluster, &own).await?;
+    // One that ends may do so where it would not be admitted any more.
+    if tenant.metadata.deletion_timestamp.is_none() {
+        admits(client, &cluster, &own).await?;
+    }
     let service_name = format!("{}-grpc", cluster.name_any());
     let service: Service = get(client, namespace, &service_name).await?;
     let spec = service.spec.unwrap_or_default();
@@ -134,14 +152,30 @@ pub(super) async fn of_object(
         let message = format!("spec.tenant names Tenant {tenant}, which is not in namespace {namespace}");
         Error::new(ErrorKind::NotFound, TENANT_NOT_FOUND, message)
     })?;
-    let is_ready = found.status.iter().flat_map(|status| &status.conditions);
-    if !is_ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+    let status = found.status.clone().unwrap_or_default();
+    let is_ready = |condition: &Condition| condition.type_ == "Ready" && condition.status == "True";
+    let is_current = status.observed_generation == found.metadata.generation;
+    // While a tenant ends, what ends with it goes first.
+    let ends = found.metadata.deletion_timestamp.is_some() && status.name.is_some();
+    if !ends && !(is_current && status.conditions.iter().any(is_ready)) {
         let message =
             format!("the Tenant {tenant} is not ready; `kubectl describe tenant {tenant}` says why");
-        return Err(Error::new(ErrorKind::Unavailable, "TENANT_NOT_READY", message));
+        return Err(Error::new(ErrorKind::Unavailable, TENANT_NOT_READY, message));
     }
     let place = of_tenant(client, connections, &found).await?;
-    place.with_token(&text(value(client, namespace, &token_secret(&found), "token").await?))
+    let secret: Secret = get(client, namespace, &token_secret(&found)).await?;
+    if !is_of(&secret, &found) {
+        let message = format!("the Secret {} is not of Tenant {tenant}", secret.name_any());
+        return Err(Error::new(ErrorKind::FailedPrecondition, "SECRET_NOT_OURS", message));
+    }
+    let token = secret.data.and_then(|mut data| data.remove("token")).unwrap_or_default();
+    place.with_token(&text(token.0))
+}
+
+/// Whether a Secret was made for a tenant.
+pub(super) fn is_of(secret: &Secret, tenant: &Tenant) -> bool {
+    let uid = tenant.uid().unwrap_or_default();
+    secret.owner_references().iter().any(|owner| owner.uid == uid)
 }
 
 async fn cluster(client: &Client, namespace: &str, name: &str) -> Result<WeirCluster> {
