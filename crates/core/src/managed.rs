@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Uid};
 
 /// The name of the field, in update masks too.
 pub const FIELD: &str = "managed_by";
@@ -34,6 +34,16 @@ impl ManagedBy {
     /// As it was given.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The fingerprint of a request that creates an object with this content for this keeper; what nobody keeps has that of
+    /// the content alone.
+    pub fn fingerprint(&self, request_id: &str, content: &[u8]) -> Uid {
+        let parts: [&[u8]; 3] = [b"create", request_id.as_bytes(), content];
+        match self.0.as_bytes() {
+            [] => Uid::hash(&parts),
+            by => Uid::hash(&[parts.as_slice(), &[by]].concat()),
+        }
     }
 
     /// Whether `caller` may change or delete `what`, which this keeps.

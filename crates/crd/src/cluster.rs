@@ -89,9 +89,30 @@ pub struct WeirClusterSpec {
     /// How a change is rolled out.
     #[serde(default)]
     pub rollout: RolloutSpec,
+    /// Whose `Tenant` objects may name this Weir.
+    #[serde(default)]
+    pub allowed_tenants: AllowedTenants,
     /// Leaves everything as it is while true.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Whose `Tenant` objects may name a Weir: those of its own namespace, and of these.
+#[derive(Debug, Clone, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AllowedTenants {
+    /// Namespaces with all of these labels; an empty object admits every namespace, none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
+}
+
+/// Namespaces by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NamespaceSelector {
+    /// Labels and their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
 }
 
 fn yes() -> bool {
@@ -361,11 +382,36 @@ impl Default for ServiceSpec {
 }
 
 /// Who says how many pods there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Scaling {
-    /// `Fixed`: `replicas`. `External`: somebody else, such as a HorizontalPodAutoscaler; the operator then says nothing.
+    /// `Fixed`: `replicas`. `Auto`: the operator, by lag (storage, analytics) or by connections and full windows (ingest).
+    /// `External`: somebody else, such as a HorizontalPodAutoscaler; the operator then says nothing.
     pub mode: ScalingMode,
+    /// `Auto`: never fewer.
+    #[schemars(range(min = 1, max = 100))]
+    pub min: i32,
+    /// `Auto`: never more. Storage and analytics have work for at most as many as there are partitions (16).
+    #[schemars(range(min = 1, max = 100))]
+    pub max: i32,
+    /// `Auto` of storage and analytics: what waits in the log is to be gone within this many seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub lag_gone_within_seconds: i32,
+    /// `Auto` of ingest: connections that one pod is to hold.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_pod: i32,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self {
+            mode: ScalingMode::default(),
+            min: 1,
+            max: 5,
+            lag_gone_within_seconds: 60,
+            connections_per_pod: 20_000,
+        }
+    }
 }
 
 /// Who says how many pods there are.
@@ -374,6 +420,8 @@ pub enum ScalingMode {
     /// `replicas`.
     #[default]
     Fixed,
+    /// The operator.
+    Auto,
     /// Somebody else.
     External,
 }

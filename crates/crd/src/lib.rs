@@ -8,10 +8,12 @@
 //! validation. [`schema::unknown_keys`] finds them where there is no API server.
 
 mod cluster;
+mod objects;
 pub mod schema;
 mod status;
 
 pub use cluster::*;
+pub use objects::*;
 pub use status::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -22,5 +24,5 @@ pub const GROUP: &str = "weir.dev";
 
 /// Every definition, as it is installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![WeirCluster::crd()]
+    vec![WeirCluster::crd(), Tenant::crd(), DeviceProfile::crd(), Rule::crd()]
 }

@@ -1,12 +1,16 @@
 //! What analytics counts.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 use weir_core::{Error, Result};
 
 /// Counters of analytics.
 pub(crate) struct Metrics {
     /// Readings that rules were evaluated on.
     pub(crate) readings: IntCounter,
+    /// Frames that rules were evaluated on; a re-read counts again.
+    pub(crate) frames: IntCounter,
+    /// Frames of the stream that a partition's owner has not reached.
+    pub(crate) lag: IntGaugeVec,
     /// Frames that could not be decoded and were passed over.
     pub(crate) poison_frames: IntCounter,
     /// Times that an owner had to begin again from its checkpoint.
@@ -39,7 +43,17 @@ impl Metrics {
             "time to record the state of a partition's rules",
         ))?;
         registry.register(Box::new(checkpoint.clone()))?;
+        let lag = IntGaugeVec::new(
+            Opts::new(
+                "weir_analytics_lag_frames",
+                "frames of the stream that a partition's owner has not reached",
+            ),
+            &["partition"],
+        )?;
+        registry.register(Box::new(lag.clone()))?;
         Ok(Self {
+            lag,
+            frames: counter("weir_analytics_frames_total", "frames that rules saw; a re-read counts again")?,
             readings: counter("weir_analytics_readings_total", "readings that rules saw")?,
             poison_frames: counter(
                 "weir_analytics_poison_frames_total",

@@ -1,6 +1,6 @@
 //! What the edge counts.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 use weir_core::{Error, Result};
 
 /// What the edge counts. Labels are bounded: protocols are `mqtt`, `http`, `grpc`; reasons are those of our errors.
@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) publish_retries: IntCounter,
     /// How long the log takes to make a frame durable.
     pub(crate) publish_seconds: Histogram,
+    /// How full the windows are: what waits for the log, of what may.
+    pub(crate) window_used: Gauge,
 }
 
 impl Metrics {
@@ -51,7 +53,14 @@ impl Metrics {
         );
         let publish_seconds = Histogram::with_opts(publish).map_err(failed)?;
         registry.register(Box::new(publish_seconds.clone())).map_err(failed)?;
+        let window_used = Gauge::new(
+            "weir_ingest_window_used_ratio",
+            "what waits for the log, as a share of what may wait",
+        )
+        .map_err(failed)?;
+        registry.register(Box::new(window_used.clone())).map_err(failed)?;
         Ok(Self {
+            window_used,
             frames: single("weir_ingest_frames_total", "frames that the log has")?,
             frame_bytes: single("weir_ingest_frame_bytes_total", "bytes of frames that the log has")?,
             frame_readings: single(

@@ -18,9 +18,12 @@ pub mod desired;
 mod error;
 mod kinds;
 mod leader;
+mod load;
 mod metrics;
+mod objects;
 mod observe;
 mod render;
+pub mod scaling;
 mod service;
 mod wait;
 

@@ -12,11 +12,10 @@ use weir_core::Result;
 use weir_crd::WeirCluster;
 
 use crate::{
-    desired::{self, LABEL_INSTANCE, MANAGED, Observed, RELEASE, Workload},
+    desired::{self, COMPONENT, LABEL_INSTANCE, MANAGED, Observed, RELEASE, Workload},
     error::of_kube,
 };
 
-const COMPONENT: &str = "app.kubernetes.io/component";
 /// As much of the kubelet's words as a status line can hold.
 const TROUBLE_CHARS: usize = 300;
 

@@ -22,6 +22,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
+    api::ListParams,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -29,6 +30,8 @@ use kube::{
         watcher,
     },
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, Result};
 use weir_crd::WeirCluster;
@@ -39,8 +42,11 @@ use crate::{
     desired::{self, MANAGED, Refused},
     error::of_kube,
     leader::{self, Lease},
+    load::{self, Loads},
     metrics::Metrics,
+    objects,
     observe::observe,
+    scaling::Decision,
 };
 
 /// Changes that come together are looked at once.
@@ -75,6 +81,8 @@ struct Context {
     backoff: Backoff,
     /// By cluster, what the API server refused last.
     refused: Mutex<BTreeMap<String, Vec<Refused>>>,
+    /// By cluster, what its load says.
+    scaled: Mutex<BTreeMap<String, BTreeMap<String, Decision>>>,
 }
 
 /// Keeps clusters until `stop`.
@@ -109,6 +117,7 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
         metrics,
         backoff: Backoff::default(),
         refused: Mutex::default(),
+        scaled: Mutex::default(),
     });
     tracing::info!(lease = options.lease, namespace = options.namespace, "waiting for the lease");
     while !stop.is_cancelled() {
@@ -131,11 +140,14 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
 
 /// Reconciles, for ever.
 async fn lead(options: &Options, context: &Arc<Context>) {
+    // What was known is of an earlier time: another one has led since.
+    context.scaled.lock().unwrap_or_else(PoisonError::into_inner).clear();
     if options.apply_crds {
         leader::install_crds(&context.client).await;
     }
     let client = &context.client;
     let namespace = options.namespace.as_deref();
+    let (wake, woken) = mpsc::channel(1);
     let ours = || watcher::Config::default().labels(MANAGED);
     let controller = Controller::new(scoped::<WeirCluster>(client, namespace), watcher::Config::default())
         .with_config(controller::Config::default().debounce(DEBOUNCE))
@@ -146,17 +158,72 @@ async fn lead(options: &Options, context: &Arc<Context>) {
         .owns(scoped::<ConfigMap>(client, namespace), ours())
         .owns(scoped::<ServiceAccount>(client, namespace), ours())
         .owns(scoped::<NetworkPolicy>(client, namespace), ours())
-        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours());
+        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours())
+        .reconcile_all_on(ReceiverStream::new(woken));
     let work = controller.run(reconcile, retry, Arc::clone(context));
-    work.for_each(|done| async move {
+    let scaling = scale(namespace, context, wake);
+    let clusters = work.for_each(|done| async move {
         match done {
             Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
             // Told where it was handled.
             Err(controller::Error::ReconcilerFailed(..)) => {}
             Err(error) => tracing::warn!(error = %error, "a watch failed; it is tried again"),
         }
-    })
-    .await;
+    });
+    tokio::join!(clusters, scaling, objects::run(client, namespace));
+}
+
+/// Looks at the load of every cluster, and has it reconciled where that says another number.
+async fn scale(namespace: Option<&str>, context: &Arc<Context>, wake: mpsc::Sender<()>) {
+    let mut loads = match Loads::new() {
+        Ok(loads) => loads,
+        Err(error) => return tracing::error!(error = ?error, "nothing is scaled"),
+    };
+    let api = scoped::<WeirCluster>(&context.client, namespace);
+    loop {
+        tokio::time::sleep(load::EVERY).await;
+        let done = async {
+            let mut is_news = false;
+            let clusters = api.list(&ListParams::default()).await;
+            let clusters = clusters.map_err(|error| of_kube("weirclusters", error))?.items;
+            loads.retain(&clusters.iter().map(desired::shown).collect());
+            for cluster in clusters {
+                let name = desired::shown(&cluster);
+                // One that cannot be looked at keeps its number, and costs the others nothing.
+                let decisions = match decide(&mut loads, context, &cluster).await {
+                    Ok(decisions) => decisions,
+                    Err(error) => {
+                        tracing::warn!(cluster = name, error = %error, "its load was not looked at");
+                        BTreeMap::new()
+                    }
+                };
+                is_news |= context.scaled(&name) != decisions;
+                context.scaled.lock().unwrap_or_else(PoisonError::into_inner).insert(name, decisions);
+            }
+            Ok::<bool, Error>(is_news)
+        };
+        match done.await {
+            Ok(false) => {}
+            Ok(true) => {
+                let _ = wake.try_send(()); // one that is on its way does
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the load was not looked at; it is tried again");
+            }
+        }
+    }
+}
+
+async fn decide(
+    loads: &mut Loads,
+    context: &Context,
+    cluster: &WeirCluster,
+) -> Result<BTreeMap<String, Decision>> {
+    if !desired::follows_load(cluster) {
+        return Ok(BTreeMap::new());
+    }
+    let observed = observe(&context.client, cluster).await?;
+    loads.look(&context.client, cluster, &observed.workloads).await
 }
 
 /// The objects of a namespace, or of all.
@@ -192,10 +259,12 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     let found = api.get_opt(&cluster.name_any()).await.map_err(|error| of_kube(&name, error))?;
     let Some(cluster) = found.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
         context.keep_refused(&name, Vec::new());
+        context.scaled.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         return Ok(Action::await_change());
     };
     let mut observed = observe(client, &cluster).await?;
     observed.refused = context.refused(&name);
+    observed.scaled = context.scaled(&name);
     let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
     for missing in &plan.secrets {
@@ -243,6 +312,10 @@ fn retry(cluster: Arc<WeirCluster>, error: &Error, context: Arc<Context>) -> Act
 impl Context {
     fn refused(&self, name: &str) -> Vec<Refused> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+    }
+
+    fn scaled(&self, name: &str) -> BTreeMap<String, Decision> {
+        self.scaled.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
     }
 
     fn keep_refused(&self, name: &str, refused: Vec<Refused>) {

@@ -6,7 +6,9 @@ use serde::Serialize;
 use weir_core::{
     DeviceId, Error, Result, TenantId, Timestamp, Uid,
     device::{Device, Profile},
-    json, name,
+    json,
+    managed::ManagedBy,
+    name,
     port::{Expect, Op, Signal, Write},
     selector::{Labels, Selector},
 };
@@ -76,7 +78,7 @@ impl Service {
     ) -> Result<Versioned<Device>> {
         validate::request_id(request_id)?;
         spec.check()?;
-        let request = fingerprint(request_id, &spec)?;
+        let request = fingerprint(request_id, &spec, &ManagedBy::default())?;
         let now = self.clock.now();
         let made = retrying(async || {
             if let Some(found) = self.find_device(tenant, id).await? {

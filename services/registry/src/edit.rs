@@ -32,11 +32,11 @@ pub(crate) fn check_etag(what: &str, given: &str, version: u64) -> Result<()> {
 }
 
 /// The fingerprint of a create request; none without a request id.
-pub(crate) fn fingerprint(request_id: &str, content: &impl Serialize) -> Result<Option<Uid>> {
+pub(crate) fn fingerprint(request_id: &str, content: &impl Serialize, by: &ManagedBy) -> Result<Option<Uid>> {
     if request_id.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Uid::hash(&[b"create", request_id.as_bytes(), &json::to_bytes(content)?])))
+    Ok(Some(by.fingerprint(request_id, &json::to_bytes(content)?)))
 }
 
 /// Whether what is there was made by this very request, not too long ago.

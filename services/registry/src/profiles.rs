@@ -55,7 +55,7 @@ impl Service {
         validate_only: bool,
     ) -> Result<Versioned<ProfileRecord>> {
         validate::request_id(request_id)?;
-        let request = fingerprint(request_id, &profile)?;
+        let request = fingerprint(request_id, &profile, by)?;
         let now = self.clock.now();
         let exists = || Error::already_exists(name::child(tenant, "profiles", &profile.id));
         if profile.id == Profile::DEFAULT_ID {
@@ -127,7 +127,7 @@ impl Service {
         let changed = retrying(async || {
             let found = self.read_profile(tenant, &new.id).await?;
             check_etag(&full_name, etag, found.version)?;
-            let mut value = found.value;
+            let mut value = found.value.clone();
             value.managed_by = mask.kept_by(&full_name, value.managed_by, by)?;
             if mask.has("metrics") {
                 value.profile.metrics.clone_from(&new.metrics);
@@ -140,15 +140,20 @@ impl Service {
             if mask.has("gateway") {
                 value.profile.gateway = new.gateway;
             }
-            value.revision += 1;
-            value.updated_at = self.clock.now();
             value.deleting = false;
+            if value == found.value {
+                return Ok((found, false)); // said again: nothing is new
+            }
+            value.revision += i64::from(value.profile != found.value.profile);
+            value.updated_at = self.clock.now();
             let write = Write::replace(key(PROFILES, &new.id), found.version, json::to_bytes(&value)?);
             let version = self.store.commit(TENANT, tenant.as_str().as_bytes(), vec![write]).await?;
-            Ok(Versioned { value, version })
+            Ok((Versioned { value, version }, true))
         });
-        let changed = changed.await?;
-        self.profile_changed(tenant, &new.id).await;
+        let (changed, is_new) = changed.await?;
+        if is_new {
+            self.profile_changed(tenant, &new.id).await;
+        }
         Ok(changed)
     }
 

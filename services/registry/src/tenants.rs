@@ -42,7 +42,7 @@ impl Service {
     ) -> Result<Versioned<Tenant>> {
         validate::request_id(request_id)?;
         spec.check()?;
-        let request = fingerprint(request_id, &spec)?;
+        let request = fingerprint(request_id, &spec, by)?;
         let now = self.clock.now();
         let made = retrying(async || {
             if let Some(found) = self.find_tenant(id).await? {

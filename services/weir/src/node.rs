@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a gRPC connection may stay without a call that is let through: as long as a device has to authenticate.
 const UNKNOWN_MAX: Duration = Duration::from_secs(10);
+/// Of a message to health and reflection, which need no token: the name of a service or a file.
+const OPEN_MESSAGE_MAX: usize = 16 << 10;
 /// A peer that does not answer a ping is gone.
 const PING: Duration = Duration::from_secs(20);
 
@@ -145,10 +147,13 @@ fn routes(running: &Running) -> Result<Routes> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = |source| Error::internal("the descriptors cannot be read").with_source(source);
-    routes.add_service(reflection().build_v1().map_err(broken)?);
-    routes.add_service(reflection().build_v1alpha().map_err(broken)?);
+    // Anybody may ask these: what they send before they are known is small.
+    routes.add_service(reflection().build_v1().map_err(broken)?.max_decoding_message_size(OPEN_MESSAGE_MAX));
+    routes.add_service(
+        reflection().build_v1alpha().map_err(broken)?.max_decoding_message_size(OPEN_MESSAGE_MAX),
+    );
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health); // the empty service name is SERVING from the start; readiness in detail is the admin listener's
-    routes.add_service(health_service);
+    routes.add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_MAX));
     Ok(routes.routes())
 }

@@ -134,6 +134,7 @@ impl Owned {
         if let Some(frame) = &decoded.frame {
             let (effects, readings) = self.memory.feed(frame, decoded.at.generation, decoded.at.sequence);
             self.shared.metrics.readings.inc_by(readings);
+            self.shared.metrics.frames.inc();
             // Before what follows can be seen: a test that is made because of it covers it.
             self.shared.evaluated.lock().insert(self.partition, (decoded.at.generation, decoded.at.sequence));
             if effects.is_empty() {

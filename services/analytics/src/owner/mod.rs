@@ -89,5 +89,6 @@ impl Work for Owner {
     fn ended(&self, partition: Partition) {
         self.0.dispatcher.release(partition);
         self.0.evaluated.lock().remove(&partition);
+        let _ = self.0.metrics.lag.remove_label_values(&[&partition.to_string()]); // one that is not there is not removed
     }
 }

@@ -46,11 +46,13 @@ impl Owned {
                 () = stop.cancelled() => break,
                 (reader, batch) = &mut reading => {
                     let batch = batch?;
+                    let end = batch.end;
                     if batch.records.is_empty() {
                         self.idle(batch.end).await?;
                     } else {
                         self.take(batch.records).await?;
                     }
+                    self.tell_lag(end);
                     // Only a read that comes back empty at once says that nothing is unread.
                     reading = read(reader, if self.caught_up { READ_WAIT } else { Duration::ZERO });
                 }
@@ -60,6 +62,12 @@ impl Owned {
             self.do_due().await?;
         }
         self.checkpoint().await
+    }
+
+    fn tell_lag(&self, end: u64) {
+        let reached = self.next_position().sequence.saturating_sub(1);
+        let behind = i64::try_from(end.saturating_sub(reached)).unwrap_or(i64::MAX);
+        self.shared.metrics.lag.with_label_values(&[&self.partition.to_string()]).set(behind);
     }
 
     /// Nothing is unread.

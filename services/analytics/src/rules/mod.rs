@@ -57,7 +57,7 @@ impl Service {
         let now = self.clock.now();
         let request = match request_id {
             "" => None,
-            request_id => Some(Uid::hash(&[b"create", request_id.as_bytes(), &json::to_bytes(&rule)?])),
+            request_id => Some(by.fingerprint(request_id, &json::to_bytes(&rule)?)),
         };
         for _ in 0..TRIES {
             let version = self.rules.begin(tenant).await?;
@@ -111,9 +111,11 @@ impl Service {
             if rule == known.rule && managed_by == known.managed_by {
                 return Ok(known);
             }
-            // What it says is what revisions count, not who says it.
-            rule.revision += u64::from(rule != known.rule);
-            check(&rule)?;
+            // What it says is what is checked, and what revisions count, not who says it.
+            if rule != known.rule {
+                rule.revision += 1;
+                check(&rule)?;
+            }
             let record = Record { rule, updated_at: self.clock.now(), managed_by, ..known };
             if validate_only {
                 return Ok(record);

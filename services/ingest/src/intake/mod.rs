@@ -34,6 +34,8 @@ mod window;
 
 /// An owner may raise a generation at any time; positions follow within this.
 const RENUMBER_EVERY: Duration = Duration::from_secs(30);
+/// How full the windows are is counted so often: between two scrapes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A frame's time on a slow log.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -97,6 +99,14 @@ impl Intake {
             };
             intake.publishers.spawn(publisher.run());
         }
+        let (stop, windows) = (intake.stop.clone(), intake.windows.clone());
+        let may_wait = window_bytes.saturating_mul(windows.len()).max(1) as f64;
+        intake.publishers.spawn(async move {
+            while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+                let waits: usize = windows.iter().map(|window| window.bytes()).sum();
+                metrics.window_used.set(waits as f64 / may_wait);
+            }
+        });
         let stop = intake.stop.clone();
         intake.publishers.spawn(async move {
             while tokio::time::timeout(RENUMBER_EVERY, stop.cancelled()).await.is_err() {

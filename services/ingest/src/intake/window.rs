@@ -150,7 +150,6 @@ impl Window {
     }
 
     /// What is in it.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
     }

@@ -2,7 +2,7 @@
 
 use weir_crd::{ScalingMode, WeirClusterSpec};
 
-use super::names::{ALL, SHARED};
+use super::names::{ALL, SCALED, SHARED};
 
 /// Checks a spec.
 ///
@@ -30,6 +30,14 @@ pub(super) fn check(spec: &WeirClusterSpec) -> Result<(), String> {
         if !is_shared && !is_alone {
             return Err("spec.services.all: embedded engines are of one pod; replicas must be 0 or 1, and scaling.mode Fixed"
                 .to_owned());
+        }
+        if service.scaling.mode == ScalingMode::Auto {
+            if !SCALED.contains(&name.as_str()) {
+                return Err(format!("spec.services.{name}.scaling.mode: Auto is for {}", SCALED.join(", ")));
+            }
+            if service.scaling.min > service.scaling.max {
+                return Err(format!("spec.services.{name}.scaling: min is above max"));
+            }
         }
     }
     Ok(())

@@ -80,14 +80,29 @@ pub(super) fn status(
     let generation = cluster.metadata.generation;
     let conditions =
         [("Ready", ready), ("Reconciling", reconciling), ("Stalled", stalled), ("Degraded", degraded)];
+    let conditions = conditions.into_iter().chain(scaling(observed).map(|said| ("ScalingActive", said)));
     ClusterStatus {
         observed_generation: generation,
-        conditions: conditions.map(|(name, said)| condition(name, said, old, generation, now)).into(),
+        conditions: conditions.map(|(name, said)| condition(name, said, old, generation, now)).collect(),
         services: services(observed, &state),
         last_good: state.last_good,
         rollout: state.rollout,
         failed: state.failed,
     }
+}
+
+/// What the load says, of every component that follows it; none where none does.
+fn scaling(observed: &Observed) -> Option<Said> {
+    let worst = observed.scaled.values().find(|decision| !decision.reason.is_active());
+    let reason = worst.or_else(|| observed.scaled.values().next())?.reason.name();
+    let each = observed.scaled.iter();
+    let each =
+        each.map(|(component, decision)| format!("{component} {}: {}", decision.replicas, decision.reason));
+    Some(said(
+        worst.is_none(),
+        if worst.is_some() { reason } else { "Following" },
+        each.collect::<Vec<_>>().join("; "),
+    ))
 }
 
 /// What is only observed with: without it devices and people miss nothing.

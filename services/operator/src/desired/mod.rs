@@ -12,13 +12,14 @@ mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::scaling::Decision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use serde_json::Value;
-use weir_crd::{ClusterStatus, Release, WeirCluster};
+use weir_crd::{ClusterStatus, Release, ScalingMode, WeirCluster};
 
 pub use config::Configured;
-pub use names::{LABEL_INSTANCE, MANAGED, RELEASE, owner};
+pub use names::{COMPONENT, LABEL_INSTANCE, MANAGED, RELEASE, SCALED, owner};
 pub use network::ARROWS;
 pub use secret::{Kept, MissingSecret};
 
@@ -37,6 +38,8 @@ pub struct Observed {
     pub job_trouble: Option<String>,
     /// What the API server refused to take when it was applied last.
     pub refused: Vec<Refused>,
+    /// What was decided on the number of pods, by component.
+    pub scaled: BTreeMap<String, Decision>,
 }
 
 /// An object that the API server refused.
@@ -127,7 +130,7 @@ pub fn desired(cluster: &WeirCluster, configured: &Configured, observed: &Observ
         now,
     };
     let (state, events) = rollout::step(rollout::State::of(&old), &target, &facts);
-    let objects = objects(cluster, &names, configured, &state, &target);
+    let objects = objects(cluster, &names, configured, observed, &state, &target);
     let status = condition::status(cluster, &old, observed, state.clone(), None, now);
     Plan {
         secrets: Vec::new(),
@@ -154,7 +157,7 @@ pub fn rendered(cluster: &WeirCluster, configured: &Configured) -> Result<Vec<Va
         config: names.config(&configured.hash()),
     };
     let state = rollout::State { last_good: Some(release.clone()), ..rollout::State::default() };
-    let mut objects = objects(cluster, &names, configured, &state, &release);
+    let mut objects = objects(cluster, &names, configured, &Observed::default(), &state, &release);
     if cluster.spec.engines.shared.is_some() {
         objects.push(workload::migration(cluster, &names, &release));
     }
@@ -164,6 +167,12 @@ pub fn rendered(cluster: &WeirCluster, configured: &Configured) -> Result<Vec<Va
 /// weir.toml of a cluster; `check` is whoever reads it.
 pub fn configure(cluster: &WeirCluster, check: impl FnOnce(&str) -> weir_core::Result<()>) -> Configured {
     config::configure(cluster, &Names::new(cluster), check)
+}
+
+/// Whether the number of some component's pods follows its load.
+pub fn follows_load(cluster: &WeirCluster) -> bool {
+    let mut services = cluster.spec.services.values();
+    services.any(|service| service.scaling.mode == ScalingMode::Auto)
 }
 
 /// The Secrets that a cluster reads, those of others and those that are made.
@@ -197,6 +206,7 @@ fn objects(
     cluster: &WeirCluster,
     names: &Names,
     configured: &Configured,
+    observed: &Observed,
     state: &rollout::State,
     target: &Release,
 ) -> Vec<Value> {
@@ -216,7 +226,7 @@ fn objects(
     }
     for component in names::components(cluster) {
         if let Some(release) = state.release(component) {
-            objects.extend(workload::workload(cluster, names, component, release));
+            objects.extend(workload::workload(cluster, names, component, release, observed));
         }
     }
     objects.extend(workload::monitor(cluster, names));

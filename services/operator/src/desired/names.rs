@@ -6,6 +6,8 @@ use weir_crd::WeirCluster;
 
 /// Whose an object is.
 pub const LABEL_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Which part of it an object is.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// The label selector of everything that the operator makes.
 pub const MANAGED: &str = "app.kubernetes.io/managed-by=weir-operator";
 /// The annotation of a pod's template with the release of its pods.
@@ -13,6 +15,8 @@ pub const RELEASE: &str = "weir.dev/release";
 
 /// The services where each is pods of its own.
 pub(super) const SHARED: [&str; 5] = ["registry", "storage", "analytics", "commands", "ingest"];
+/// Those whose load says how many of them are needed.
+pub const SCALED: [&str; 3] = ["storage", "analytics", "ingest"];
 /// The one component of embedded engines.
 pub(super) const ALL: &str = "all";
 /// The component of the Job.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use weir_crd::{Exposed, ServiceType, WeirCluster};
 
-use super::names::{ALL, MIGRATE, Names, components, edge, set};
+use super::names::{ALL, MIGRATE, Names, SCALED, components, edge, set};
 
 /// Who asks whom over gRPC. Everybody asks registry who is who; analytics reads telemetry and sends commands; ingest hands
 /// out commands, and hands on calls of users for every other service.
@@ -85,6 +85,12 @@ fn policy(cluster: &WeirCluster, names: &Names, component: &str) -> Value {
     if component == edge(cluster) {
         let ports: Vec<Value> = OUTSIDE.iter().map(|(_, port)| tcp(*port)).collect();
         ingress.push(json!({ "ports": ports }));
+    }
+    if SCALED.contains(&component) {
+        // Whose load the operator asks for; it may be in another namespace.
+        let operator = json!({ "matchLabels": { "app.kubernetes.io/name": crate::MANAGER } });
+        let from = json!([{ "namespaceSelector": {}, "podSelector": operator }]);
+        ingress.push(json!({ "from": from, "ports": [tcp(ADMIN)] }));
     }
     if cluster.spec.monitoring.service_monitor && component != MIGRATE {
         ingress.push(json!({ "from": [{ "namespaceSelector": {} }], "ports": [tcp(ADMIN)] }));

@@ -1,9 +1,10 @@
 //! StatefulSet, Deployments, Job, and what goes with them.
 
 use serde_json::{Value, json};
-use weir_crd::{Release, ScalingMode, WeirCluster};
+use weir_crd::{Release, Scaling, ScalingMode, WeirCluster};
 
 use super::{
+    Observed,
     names::{ALL, MIGRATE, Names, hash, set},
     pod,
 };
@@ -24,6 +25,7 @@ pub(super) fn workload(
     names: &Names,
     component: &str,
     release: &Release,
+    observed: &Observed,
 ) -> Vec<Value> {
     let service = pod::service_of(cluster, component);
     let name = names.of(component);
@@ -32,8 +34,8 @@ pub(super) fn workload(
         "template": pod::template(cluster, names, component, release),
         "revisionHistoryLimit": 3,
     });
-    if service.scaling.mode == ScalingMode::Fixed {
-        set(&mut spec, "replicas", json!(service.replicas.unwrap_or(1)));
+    if let Some(replicas) = replicas(&service.scaling, service.replicas, component, observed) {
+        set(&mut spec, "replicas", json!(replicas));
     }
     let kind = if component == ALL { "StatefulSet" } else { "Deployment" };
     if component == ALL {
@@ -65,6 +67,22 @@ pub(super) fn workload(
         }));
     }
     objects
+}
+
+/// How many pods a component has; none where somebody else says so.
+fn replicas(scaling: &Scaling, fixed: Option<i32>, component: &str, observed: &Observed) -> Option<i32> {
+    match scaling.mode {
+        ScalingMode::Fixed => Some(fixed.unwrap_or(1)),
+        ScalingMode::External => None,
+        ScalingMode::Auto => {
+            // Before anything is decided it stays as it is: a new operator knows nothing yet.
+            let now = observed.workloads.get(component).map(|workload| workload.replicas);
+            let decided = observed.scaled.get(component);
+            let decided = decided.filter(|decision| now.is_none_or(|now| now == decision.wanted));
+            let decided = decided.map(|decision| decision.replicas);
+            Some(decided.or(now).unwrap_or(scaling.min).clamp(scaling.min, scaling.max.max(scaling.min)))
+        }
+    }
 }
 
 /// The volume of embedded engines. It has no owner: data outlives the cluster.

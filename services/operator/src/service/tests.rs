@@ -204,6 +204,7 @@ fn operator(server: &Arc<Mutex<Server>>) -> Context {
         metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
         backoff: Backoff::default(),
         refused: Mutex::default(),
+        scaled: Mutex::default(),
     }
 }
 

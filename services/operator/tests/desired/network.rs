@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use weir_operator::desired::{ARROWS, name_of};
+use weir_operator::desired::{ARROWS, SCALED, name_of};
 
 use crate::world::{World, embedded, shared};
 
@@ -11,8 +11,11 @@ fn policies(world: &World) -> Vec<&Value> {
     world.objects.values().filter(|object| object["kind"] == "NetworkPolicy").collect()
 }
 
+/// The component that a selector selects, or the operator.
 fn component(selector: &Value) -> String {
-    selector["matchLabels"]["app.kubernetes.io/component"].as_str().unwrap().to_owned()
+    let labels = &selector["matchLabels"];
+    let operator = labels["app.kubernetes.io/name"] == "weir-operator";
+    if operator { "operator" } else { labels["app.kubernetes.io/component"].as_str().unwrap() }.to_owned()
 }
 
 /// Who may reach whom by what the policies let out and in.
@@ -42,7 +45,9 @@ fn what_goes_out_and_what_comes_in_are_the_arrows_and_nothing_else() {
     let expected: BTreeSet<_> =
         ARROWS.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
     assert_eq!(arrows(&world, "egress", "to"), expected);
-    assert_eq!(arrows(&world, "ingress", "from"), expected);
+    // The operator asks those for their load that it scales by it.
+    let asked = SCALED.map(|component| ("operator".to_owned(), component.to_owned()));
+    assert_eq!(arrows(&world, "ingress", "from"), expected.into_iter().chain(asked).collect());
     for policy in policies(&world) {
         assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress", "Egress"]));
     }
