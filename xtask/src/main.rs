@@ -2,7 +2,9 @@
 
 mod check_deps;
 mod config_docs;
+mod image;
 mod run;
+mod sbom;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ enum Command {
         #[command(subcommand)]
         what: Perf,
     },
+    /// Build the container image as a tar, without Docker, with its SBOM beside it
+    Image(image::Args),
     /// Check the gRPC contracts with buf (fetched from npm)
     LintProto,
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
+        Command::Image(args) => image::run(&args),
         Command::LintProto => run::lint_proto(),
     };
     match done {
