@@ -9,6 +9,10 @@ use crate::run::{cargo_path, output};
 /// What a service may use.
 const SERVICE: &[&str] = &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability"];
 
+/// As a service; it also has the kinds of Kubernetes.
+const OPERATOR: &[&str] =
+    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability", "crd"];
+
 /// Which of ours each crate may use in its own code.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
@@ -19,7 +23,8 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "clients" => &["core", "proto", "grpc"],
         "drive" => &["core", "proto", "grpc", "clients"],
         "cli" => &["clients", "drive", "rules", "config", "core", "grpc", "proto"],
-        "observability" | "runtime" => &["core", "config"],
+        "observability" | "runtime" | "crd" => &["core", "config"],
+        "operator" => OPERATOR,
         "registry" | "ingest" | "storage" | "analytics" | "commands" => SERVICE,
         "conformance" => &["core", "grpc", "clients"], // call ports are tested over a real connection, too
         _ => return None,                              // the binary, tests and xtask wire everything
@@ -28,8 +33,12 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
 
 /// Clients and engines that stay behind one crate each, so that the rest cannot tell which engine runs. The fault harness
 /// measures a plain client of the bus beside Weir, and puts junk on it.
-const ONLY: [(&str, &[&str]); 3] =
-    [("fjall", &["store-embedded"]), ("async-nats", &["log-nats", "tests"]), ("scylla", &["store-scylla"])];
+const ONLY: [(&str, &[&str]); 4] = [
+    ("fjall", &["store-embedded"]),
+    ("async-nats", &["log-nats", "tests"]),
+    ("scylla", &["store-scylla"]),
+    ("kube", &["operator", "crd", "tests"]),
+];
 
 /// What `core` and `rules` may not touch: they are free of I/O.
 const NO_IO: [&str; 4] = ["tokio", "tonic", "axum", "reqwest"];

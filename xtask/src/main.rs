@@ -2,6 +2,7 @@
 
 mod check_deps;
 mod config_docs;
+mod crdgen;
 mod image;
 mod run;
 mod sbom;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write charts/weir/crds from the kinds' types
+    Crdgen {
+        /// Only say whether they are up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure what is promised of speed, on real servers
     Perf {
         /// What to measure
@@ -67,6 +74,7 @@ fn main() -> ExitCode {
         Command::Ci => ci(),
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
+        Command::Crdgen { check } => crdgen::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
         Command::Image(args) => image::run(&args),
         Command::LintProto => run::lint_proto(),
@@ -88,5 +96,6 @@ fn ci() -> Result<(), String> {
     })?;
     run::step("contracts", run::lint_proto)?;
     run::step("configuration reference", || config_docs::run(true))?;
+    run::step("custom resources", || crdgen::run(true))?;
     run::step("tests", || run::test(&[]))
 }

@@ -12,4 +12,4 @@ mod load;
 
 pub use byte_size::ByteSize;
 pub use durability::Durability;
-pub use load::load;
+pub use load::{load, parse};

@@ -22,7 +22,19 @@ pub fn load<T: Serialize + DeserializeOwned + Default>(file: Option<&Path>) -> R
             .map_err(|source| invalid(format!("cannot read {}: {source}", file.display())))?;
         layers = layers.merge(Toml::file_exact(file));
     }
-    layers.merge(Env::prefixed("WEIR__").split("__")).extract().map_err(|error| {
+    extract(layers.merge(Env::prefixed("WEIR__").split("__")))
+}
+
+/// Reads a configuration from its text alone: its defaults, then `text`.
+///
+/// # Errors
+/// As of [`load`].
+pub fn parse<T: Serialize + DeserializeOwned + Default>(text: &str) -> Result<T> {
+    extract(Figment::from(Serialized::defaults(T::default())).merge(Toml::string(text)))
+}
+
+fn extract<T: DeserializeOwned>(layers: Figment) -> Result<T> {
+    layers.extract().map_err(|error| {
         let place = error.metadata.as_ref().map_or_else(String::new, |metadata| match &metadata.source {
             Some(source) => format!(" in {source}"),
             None => format!(" in {}", metadata.name),

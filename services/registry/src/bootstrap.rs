@@ -8,7 +8,7 @@ use weir_core::{
 
 use crate::{
     Service,
-    secret::Hash,
+    secret::{self, Hash, Kind},
     store::{HOLDER, TOKENS, Versioned},
     tenants::TenantSpec,
     tokens::NewToken,
@@ -73,6 +73,26 @@ impl Service {
         Ok(self.new_token(tenant, new).await?.1)
     }
 
+    /// Keeps an API token whose text is known already, as [`token`] makes it. Doing it twice does it once.
+    ///
+    /// # Errors
+    /// `TOKEN_INVALID` for what is no token; otherwise as of [`Service::create_token`].
+    pub async fn import_token(
+        &self,
+        tenant: Option<&TenantId>,
+        scopes: &[Scope],
+        display_name: &str,
+        token: &str,
+    ) -> Result<()> {
+        let Some((Kind::Api, id)) = secret::parse(token) else {
+            let message = "the first token is none: it must look like wa_<16 hexadecimal digits>_<43 letters and digits>";
+            return Err(Error::invalid("token", "TOKEN_INVALID", message));
+        };
+        let new =
+            NewToken { scopes: scopes.to_vec(), display_name: display_name.to_owned(), expires_at: None };
+        self.keep_token(tenant, new, id, token, true).await.map(drop)
+    }
+
     /// Whether any API token exists.
     ///
     /// # Errors
@@ -80,4 +100,12 @@ impl Service {
     pub async fn any_token(&self) -> Result<bool> {
         self.store.any_partition(TOKENS).await
     }
+}
+
+/// The text of a new API token, for [`Service::import_token`].
+///
+/// # Errors
+/// `Unavailable` where the system gives no random bytes.
+pub fn token() -> Result<String> {
+    secret::generate(Kind::Api).map(|(_, token)| token)
 }

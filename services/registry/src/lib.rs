@@ -30,6 +30,7 @@ mod tenants;
 mod tokens;
 mod validate;
 
+pub use bootstrap::token;
 pub use config::Config;
 pub use secret::Peppers;
 pub use service::Service;

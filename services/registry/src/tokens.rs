@@ -1,7 +1,7 @@
 //! API tokens.
 
 use weir_core::{
-    Error, Result, TenantId, Timestamp, json,
+    Error, ErrorKind, Result, TenantId, Timestamp, json,
     port::{Signal, Write},
     principal::{Principal, Scope},
 };
@@ -37,6 +37,20 @@ impl Service {
         tenant: Option<&TenantId>,
         new: NewToken,
     ) -> Result<(TokenRecord, String)> {
+        let (id, token) = secret::generate(Kind::Api)?;
+        let record = self.keep_token(tenant, new, &id, &token, false).await?;
+        Ok((record, token))
+    }
+
+    /// Keeps a token whose text is known already; `again` where an earlier call may have done some of it.
+    pub(crate) async fn keep_token(
+        &self,
+        tenant: Option<&TenantId>,
+        new: NewToken,
+        id: &str,
+        token: &str,
+        again: bool,
+    ) -> Result<TokenRecord> {
         validate::display_name("display_name", &new.display_name)?;
         let mut scopes = new.scopes;
         scopes.sort_unstable();
@@ -48,34 +62,36 @@ impl Service {
         if let Some(tenant) = tenant {
             self.read_tenant(tenant).await?;
         }
-        let (id, token) = secret::generate(Kind::Api)?;
         let expires_at = new.expires_at;
         let record = TokenRecord {
-            id: id.clone(),
+            id: id.to_owned(),
             scopes: scopes.clone(),
             display_name: new.display_name,
             created_at: self.clock.now(),
             expires_at,
         };
         if let Some(tenant) = tenant {
-            let write = Write::insert(key(TENANT_TOKENS, &id), json::to_bytes(&record)?);
-            self.store.commit(TENANT, tenant.as_str().as_bytes(), vec![write]).await?;
+            let write = Write::insert(key(TENANT_TOKENS, id), json::to_bytes(&record)?);
+            match self.store.commit(TENANT, tenant.as_str().as_bytes(), vec![write]).await {
+                Err(error) if again && error.kind() == ErrorKind::Aborted => {}
+                done => drop(done?),
+            }
         }
-        let hash = self.peppers.hash(&token);
+        let hash = self.peppers.hash(token);
         let holder = TokenHolder { tenant: tenant.cloned(), scopes, expires_at, hash };
         let write = Write::insert(HOLDER, json::to_bytes(&holder)?);
         self.store.commit(TOKENS, id.as_bytes(), vec![write]).await?;
         if let Some(tenant) = tenant {
             // Revoked between the two writes, by somebody who saw it listed: it must not work unseen.
             let place = tenant.as_str().as_bytes();
-            if self.store.get::<TokenRecord>(TENANT, place, &key(TENANT_TOKENS, &id)).await?.is_none() {
+            if self.store.get::<TokenRecord>(TENANT, place, &key(TENANT_TOKENS, id)).await?.is_none() {
                 self.store.commit(TOKENS, id.as_bytes(), vec![Write::delete(HOLDER)]).await?;
                 return Err(Error::aborted(format!(
                     "tenants/{tenant}/tokens/{id} was revoked while it was made"
                 )));
             }
         }
-        Ok((record, token))
+        Ok(record)
     }
 
     pub(crate) async fn list_tokens(

@@ -9,11 +9,14 @@ use std::{
 use weir_clients::certificates;
 use weir_core::{Error, ErrorKind, Result, TenantId, principal::Scope};
 use weir_grpc::ServiceKey;
+use weir_registry::Peppers;
 
 use crate::{
     config::Config,
-    engines, migrate, pepper, signals,
-    targets::{EDGE, Running, TARGETS, Target, parse},
+    engines, migrate, pepper,
+    serve::peppers,
+    signals,
+    targets::{EDGE, REGISTRY, Running, TARGETS, Target, parse},
 };
 
 /// `weir init`
@@ -25,9 +28,15 @@ use crate::{
   weir init --dir /etc/weir --nats nats://127.0.0.1:4222 --cql 127.0.0.1
   weir serve --target storage --config /etc/weir/weir.toml --grpc-port 9083 --admin-port 9183
 
+  weir init --config /etc/weir/weir.toml --first-token-file /etc/weir/secrets/token --if-needed
+
   weir init --dir /etc/weir --nats nats://nats:4222 --nats-replicas 3 --nats-sync-always --cql scylla --cql-replicas 3 \\
     --peers 'https://{service}:8081'")]
 pub(crate) struct Args {
+    /// A configuration that is there already, with every file that it names: only the schema, the first tenant and the first
+    /// token are made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "data_dir", "nats", "cql"])]
+    config: Option<PathBuf>,
     /// Where weir.toml, the pepper, the key of the services and their certificates are written
     #[arg(long, default_value = ".", value_name = "DIR")]
     dir: PathBuf,
@@ -43,6 +52,9 @@ pub(crate) struct Args {
     /// Make one more token of the first tenant, for whoever has lost the first
     #[arg(long)]
     another_token: bool,
+    /// The first token is the one in this file, which is not shown; `wa_` and what follows it
+    #[arg(long, value_name = "FILE", conflicts_with = "another_token")]
+    first_token_file: Option<PathBuf>,
     #[command(flatten)]
     shared: Shared,
 }
@@ -83,6 +95,44 @@ struct Shared {
 /// `ALREADY_INITIALIZED` where there is a token already; those of the engines.
 pub(crate) async fn run(args: Args) -> Result<()> {
     let tenant = TenantId::new(&args.first_tenant)?;
+    let (config_file, config, peppers) = match &args.config {
+        Some(file) => {
+            let config: Config = weir_config::load(Some(file))?;
+            let peppers = peppers(&config, &parse(REGISTRY)?)?;
+            (file.clone(), config, peppers)
+        }
+        None => prepare(&args)?,
+    };
+    let imported = args.first_token_file.as_deref().map(read_token).transpose()?;
+    if config.is_shared()? {
+        migrate::run_all(&config).await?;
+    }
+    // The embedded readers record which log they read before anything is published; registry alone touches no log.
+    let targets = if config.is_shared()? { "registry" } else { "all" };
+    let engines = engines::open(&config).await?;
+    let running = Running::start(config, engines, peppers, &parse(targets)?).await?;
+    let told = match first_token(&running, &tenant, args.another_token, imported.as_deref()).await {
+        Ok(Some(_)) if imported.is_some() => {
+            Ok(format!("tenant {tenant}, its first token is the one that was given"))
+        }
+        // At once: a token that was made and not shown cannot be had again.
+        Ok(Some(token)) => signals::say(&token).map(|()| next_steps(&tenant, &config_file, &args.shared)),
+        Ok(None) if args.if_needed => Ok("there is a token already; nothing to do".to_owned()),
+        Ok(None) => Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            "ALREADY_INITIALIZED",
+            "there is a token already; `weir token create` makes more, and `weir init --another-token` one for whoever has \
+             lost it",
+        )),
+        Err(error) => Err(error),
+    };
+    weir_runtime::drain(&running.services(), std::time::Duration::from_secs(10)).await;
+    signals::complain(&told?);
+    Ok(())
+}
+
+/// Makes the files, unless they are there: configuration, pepper, and what the services know each other by.
+fn prepare(args: &Args) -> Result<(PathBuf, Config, Option<Peppers>)> {
     make_dir(&args.dir)?;
     let dir = absolute(&args.dir);
     let is_shared = !args.shared.nats.is_empty();
@@ -100,28 +150,16 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         pepper::write_secret(&dir.join("service.key"), &format!("{}\n", ServiceKey::generate()?))?;
         make_certificates(&args.shared, &dir)?;
     }
-    if config.is_shared()? {
-        migrate::run_all(&config).await?;
-    }
-    // The embedded readers record which log they read before anything is published; registry alone touches no log.
-    let targets = if config.is_shared()? { "registry" } else { "all" };
-    let engines = engines::open(&config).await?;
-    let running = Running::start(config, engines, Some(peppers), &parse(targets)?).await?;
-    let told = match first_token(&running, &tenant, args.another_token).await {
-        // At once: a token that was made and not shown cannot be had again.
-        Ok(Some(token)) => signals::say(&token).map(|()| next_steps(&tenant, &config_file, &args.shared)),
-        Ok(None) if args.if_needed => Ok("there is a token already; nothing to do".to_owned()),
-        Ok(None) => Err(Error::new(
-            ErrorKind::FailedPrecondition,
-            "ALREADY_INITIALIZED",
-            "there is a token already; `weir token create` makes more, and `weir init --another-token` one for whoever has \
-             lost it",
-        )),
-        Err(error) => Err(error),
-    };
-    weir_runtime::drain(&running.services(), std::time::Duration::from_secs(10)).await;
-    signals::complain(&told?);
-    Ok(())
+    Ok((config_file, config, Some(peppers)))
+}
+
+/// A token that is known already.
+fn read_token(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file).map_err(|source| {
+        let message = format!("cannot read the first token from {}: {source}", file.display());
+        Error::new(ErrorKind::FailedPrecondition, "TOKEN_MISSING", message)
+    })?;
+    Ok(text.trim().to_owned())
 }
 
 /// Writes the configuration once it is known to be sound; one that is there already stays as it is.
@@ -157,15 +195,26 @@ fn write_config(file: &Path, text: &str, must_agree: bool) -> Result<Config> {
     }
 }
 
-/// The first token, or `another`; none where there is one already.
-async fn first_token(running: &Running, tenant: &TenantId, another: bool) -> Result<Option<String>> {
+/// The first token, which may be `imported`, or `another`; none where there is one already: one that was revoked must not come
+/// back.
+async fn first_token(
+    running: &Running,
+    tenant: &TenantId,
+    another: bool,
+    imported: Option<&str>,
+) -> Result<Option<String>> {
     let registry = running.registry.clone().ok_or_else(|| Error::internal("registry has not started"))?;
     if !another && registry.any_token().await? {
         return Ok(None);
     }
     registry.ensure_tenant(tenant).await?;
     let scopes = [Scope::Platform, Scope::Admin];
-    registry.create_token(Some(tenant), &scopes, "first token, by weir init").await.map(Some)
+    let name = "first token, by weir init";
+    if let Some(token) = imported {
+        registry.import_token(Some(tenant), &scopes, name, token).await?;
+        return Ok(Some(token.to_owned()));
+    }
+    registry.create_token(Some(tenant), &scopes, name).await.map(Some)
 }
 
 fn embedded_config(dir: &Path, data_dir: &Path) -> String {

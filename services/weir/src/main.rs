@@ -9,6 +9,7 @@ mod limits;
 mod listeners;
 mod migrate;
 mod node;
+mod operator;
 mod peers;
 mod pepper;
 #[cfg(feature = "sabotage")]
@@ -48,6 +49,8 @@ enum Command {
     Serve(serve::Args),
     /// Bring the schema of a shared store to what this release reads and writes
     Migrate(migrate::Args),
+    /// Run Weir on Kubernetes, as WeirClusters say
+    Operator(operator::Args),
     /// Print the completion script of a shell
     #[command(
         after_help = "Examples:\n  weir completion bash > /etc/bash_completion.d/weir\n  weir completion zsh > ~/.zfunc/_weir\n  weir completion fish > ~/.config/fish/completions/weir.fish"
@@ -95,6 +98,7 @@ fn run(weir: Weir) -> Result<()> {
             Command::Init(args) => init::run(args).await,
             Command::Serve(args) => serve::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Operator(args) => operator::run(args).await,
             Command::Completion { shell } => {
                 clap_complete::generate(shell, &mut Weir::command(), "weir", &mut std::io::stdout());
                 Ok(())

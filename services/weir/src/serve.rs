@@ -96,7 +96,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 }
 
 /// The peppers, which only the registry needs.
-fn peppers(config: &Config, targets: &[&Target]) -> Result<Option<Peppers>> {
+///
+/// # Errors
+/// `PEPPER_MISSING` that names the key.
+pub(crate) fn peppers(config: &Config, targets: &[&Target]) -> Result<Option<Peppers>> {
     if targets.iter().all(|target| target.name != REGISTRY) {
         return Ok(None);
     }
