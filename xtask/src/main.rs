@@ -1,5 +1,6 @@
 //! `cargo xtask …`: what this repository does with itself. Only public tools are needed: cargo, and for `lint-proto` npm.
 
+mod chart_schema;
 mod check_deps;
 mod config_docs;
 mod crdgen;
