@@ -11,12 +11,22 @@
 //!
 //! What only the binary knows, such as making certificates, comes in by [`Binary`].
 
+mod apply;
 mod binary;
 pub mod desired;
+mod error;
+mod kinds;
+mod leader;
+mod metrics;
+mod observe;
 mod render;
+mod service;
+mod wait;
 
 pub use binary::{Binary, Certificates};
 pub use render::{Rendered, crds, render};
+pub use service::{Options, run};
+pub use wait::wait;
 
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "weir-operator";

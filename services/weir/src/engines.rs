@@ -12,6 +12,7 @@ use weir_core::{
 };
 
 pub(crate) use embedded::prepare;
+pub(crate) use shared::hostname;
 
 use crate::config::Config;
 

@@ -31,15 +31,13 @@ pub(super) fn edge(cluster: &WeirCluster) -> &'static str {
 /// Names of a cluster's objects.
 pub(super) struct Names {
     name: String,
-    namespace: String,
+    /// None where only `kubectl` will say.
+    namespace: Option<String>,
 }
 
 impl Names {
     pub(super) fn new(cluster: &WeirCluster) -> Self {
-        Self {
-            name: cluster.name_any(),
-            namespace: cluster.namespace().unwrap_or_else(|| "default".to_owned()),
-        }
+        Self { name: cluster.name_any(), namespace: cluster.namespace() }
     }
 
     /// `NAME`.
@@ -48,7 +46,7 @@ impl Names {
     }
 
     pub(super) fn namespace(&self) -> &str {
-        &self.namespace
+        self.namespace.as_deref().unwrap_or("default")
     }
 
     /// `NAME-what`.
@@ -80,7 +78,11 @@ impl Names {
 
     /// The metadata of an object.
     pub(super) fn metadata(&self, name: &str, component: &str) -> Value {
-        json!({ "name": name, "namespace": self.namespace, "labels": self.labels(component) })
+        let mut metadata = json!({ "name": name, "labels": self.labels(component) });
+        if let Some(namespace) = &self.namespace {
+            set(&mut metadata, "namespace", json!(namespace));
+        }
+        metadata
     }
 }
 

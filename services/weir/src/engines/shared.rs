@@ -40,7 +40,7 @@ pub(super) async fn open(config: &Config) -> Result<Engines> {
 }
 
 /// What people call this machine: in a container, its name.
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     let known = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if known.trim().is_empty() { "weir".to_owned() } else { known.trim().to_owned() }
 }

@@ -1,0 +1,265 @@
+//! The operator at work: one reconciliation after the other, for whoever holds the lease.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{Deployment, StatefulSet},
+        batch::v1::Job,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    runtime::{
+        Controller,
+        controller::{self, Action},
+        events::{self, EventType, Recorder, Reporter},
+        watcher,
+    },
+};
+use tokio_util::sync::CancellationToken;
+use weir_core::{Error, Result};
+use weir_crd::WeirCluster;
+
+use crate::{
+    Binary, MANAGER, apply,
+    desired::{self, MANAGED, Refused},
+    error::of_kube,
+    leader::{self, Lease},
+    metrics::Metrics,
+    observe::observe,
+};
+
+/// Changes that come together are looked at once.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+/// While something is waited for that no watch tells: a time-out, a Secret of somebody else.
+const SOON: Duration = Duration::from_secs(5);
+/// So that what no watch told is put back, too.
+const LATER: Duration = Duration::from_secs(300);
+/// Pauses after failures: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How the operator runs.
+pub struct Options {
+    /// The namespace whose clusters it keeps; all where there is none.
+    pub namespace: Option<String>,
+    /// The name of the Lease by which one of several is chosen.
+    pub lease: String,
+    /// By what this one is known: its pod's name.
+    pub identity: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// Whether to bring the definitions of the kinds to this release.
+    pub apply_crds: bool,
+}
+
+/// What every reconciliation needs.
+struct Context {
+    client: Client,
+    binary: Arc<dyn Binary>,
+    recorder: Recorder,
+    metrics: Metrics,
+    /// By cluster, what the API server refused last, and how often it failed in a row.
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+#[derive(Default, Clone)]
+struct Known {
+    refused: Vec<Refused>,
+    failures: u32,
+}
+
+/// Keeps clusters until `stop`.
+///
+/// # Errors
+/// Where there is no API server to talk to, by configuration; a port in use. An API server that is away is waited for.
+pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationToken) -> Result<()> {
+    let config = kube::Config::infer().await.map_err(|source| {
+        Error::unavailable(
+            "there is neither a service account nor a kubeconfig (KUBECONFIG) to find the API server by",
+        )
+        .with_source(source)
+    })?;
+    let here = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| of_kube("the API server", error))?;
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    weir_observability::process_metrics(&registry)?;
+    let listener = tokio::net::TcpListener::bind(options.admin).await.map_err(|source| {
+        Error::unavailable(format!("cannot listen on {}: {source}", options.admin)).with_source(source)
+    })?;
+    let admin =
+        weir_runtime::Admin::new(Vec::new(), registry, vec![format!("operator {}", options.identity)]);
+    admin.accepting(true);
+    let serving = tokio::spawn(admin.serve(listener, stop.clone()));
+    let lease = Lease::new(client.clone(), &here, &options.lease, &options.identity);
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(options.identity.clone()) };
+    let context = Arc::new(Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        binary,
+        metrics,
+        known: Mutex::default(),
+    });
+    tracing::info!(lease = options.lease, namespace = options.namespace, "waiting for the lease");
+    while !stop.is_cancelled() {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = lease.acquire() => {}
+        }
+        context.metrics.leads(true);
+        tracing::info!("leading");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = lease.keep() => tracing::warn!("the lease is lost"),
+            () = lead(&options, &context) => {}
+        }
+        context.metrics.leads(false);
+    }
+    lease.release().await;
+    serving.await.unwrap_or(Ok(()))
+}
+
+/// Reconciles, for ever.
+async fn lead(options: &Options, context: &Arc<Context>) {
+    if options.apply_crds {
+        leader::install_crds(&context.client).await;
+    }
+    let client = &context.client;
+    let namespace = options.namespace.as_deref();
+    let ours = || watcher::Config::default().labels(MANAGED);
+    let controller = Controller::new(scoped::<WeirCluster>(client, namespace), watcher::Config::default())
+        .with_config(controller::Config::default().debounce(DEBOUNCE))
+        .owns(scoped::<Deployment>(client, namespace), ours())
+        .owns(scoped::<StatefulSet>(client, namespace), ours())
+        .owns(scoped::<Job>(client, namespace), ours())
+        .owns(scoped::<Service>(client, namespace), ours())
+        .owns(scoped::<ConfigMap>(client, namespace), ours())
+        .owns(scoped::<ServiceAccount>(client, namespace), ours())
+        .owns(scoped::<NetworkPolicy>(client, namespace), ours())
+        .owns(scoped::<PodDisruptionBudget>(client, namespace), ours());
+    let work = controller.run(reconcile, retry, Arc::clone(context));
+    work.for_each(|done| async move {
+        match done {
+            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+            // Told where it was handled.
+            Err(controller::Error::ReconcilerFailed(..)) => {}
+            Err(error) => tracing::warn!(error = %error, "a watch failed; it is tried again"),
+        }
+    })
+    .await;
+}
+
+/// The objects of a namespace, or of all.
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn reconcile(cluster: Arc<WeirCluster>, context: Arc<Context>) -> Result<Action> {
+    let name = desired::shown(&cluster);
+    let done = step(&cluster, &context).await;
+    context.metrics.reconciled(done.is_ok());
+    if done.is_ok() {
+        context.change(&name, |known| known.failures = 0);
+    }
+    done
+}
+
+/// One reconciliation: observe, decide, then Secrets, status, objects, removals. An operator that ends after any of these
+/// writes has written nothing that the next one does not carry on from.
+async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
+    let client = &context.client;
+    let name = desired::shown(cluster);
+    let namespace = cluster.namespace().unwrap_or_default();
+    let api: Api<WeirCluster> = Api::namespaced(client.clone(), &namespace);
+    // As it is now: what the watch remembers may be older than the status that was written last.
+    let found = api.get_opt(&cluster.name_any()).await.map_err(|error| of_kube(&name, error))?;
+    let Some(cluster) = found.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
+        context.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        return Ok(Action::await_change());
+    };
+    let mut observed = observe(client, &cluster).await?;
+    observed.refused = context.known(&name).refused;
+    let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
+    let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
+    for missing in &plan.secrets {
+        apply::secret(client, &cluster, missing, &*context.binary).await?;
+    }
+    if !plan.secrets.is_empty() {
+        return Ok(Action::requeue(Duration::ZERO));
+    }
+    apply::status(client, &cluster, &plan.status).await?;
+    for event in &plan.events {
+        context.tell(&cluster, event).await;
+    }
+    let refused = apply::objects(client, &namespace, &plan).await?;
+    if plan.prune {
+        apply::prune(client, &cluster, &plan).await?;
+    }
+    let is_news = refused != observed.refused && plan.prune;
+    if is_news {
+        context.change(&name, |known| known.refused = refused.clone());
+        return Ok(Action::requeue(Duration::ZERO)); // the status tells it
+    }
+    if !refused.is_empty() {
+        let messages: Vec<&str> = refused.iter().map(|refused| refused.message.as_str()).collect();
+        return Err(Error::unavailable(format!("the API server refused: {}", messages.join("; "))));
+    }
+    Ok(Action::requeue(if plan.look_again { SOON } else { LATER }))
+}
+
+/// The pause after a failure, longer each time.
+fn retry(cluster: Arc<WeirCluster>, error: &Error, context: Arc<Context>) -> Action {
+    let name = desired::shown(&cluster);
+    let mut failures = 0;
+    context.change(&name, |known| {
+        known.failures = known.failures.saturating_add(1);
+        failures = known.failures;
+    });
+    let pause = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(RETRY.1);
+    tracing::warn!(cluster = name, error = %error, pause_s = pause.as_secs(), "not reconciled; tried again");
+    Action::requeue(pause)
+}
+
+impl Context {
+    fn known(&self, name: &str) -> Known {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Known)) {
+        change(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+    }
+
+    async fn tell(&self, cluster: &WeirCluster, event: &desired::Event) {
+        tracing::info!(cluster = desired::shown(cluster), reason = event.reason, note = event.note, "event");
+        let event = events::Event {
+            type_: if event.warning { EventType::Warning } else { EventType::Normal },
+            reason: event.reason.to_owned(),
+            note: Some(event.note.chars().take(1_000).collect()), // 1,024 at most (events.k8s.io)
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &cluster.object_ref(&())).await {
+            tracing::warn!(error = %error, "an event was not taken");
+        }
+    }
+}
