@@ -12,6 +12,7 @@
 //! What only the binary knows, such as making certificates, comes in by [`Binary`].
 
 mod apply;
+mod backoff;
 mod binary;
 pub mod desired;
 mod error;

@@ -35,6 +35,7 @@ use weir_crd::WeirCluster;
 
 use crate::{
     Binary, MANAGER, apply,
+    backoff::Backoff,
     desired::{self, MANAGED, Refused},
     error::of_kube,
     leader::{self, Lease},
@@ -48,8 +49,6 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(5);
 /// So that what no watch told is put back, too.
 const LATER: Duration = Duration::from_secs(300);
-/// Pauses after failures: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How the operator runs.
 pub struct Options {
@@ -71,14 +70,9 @@ struct Context {
     binary: Arc<dyn Binary>,
     recorder: Recorder,
     metrics: Metrics,
-    /// By cluster, what the API server refused last, and how often it failed in a row.
-    known: Mutex<BTreeMap<String, Known>>,
-}
-
-#[derive(Default, Clone)]
-struct Known {
-    refused: Vec<Refused>,
-    failures: u32,
+    backoff: Backoff,
+    /// By cluster, what the API server refused last.
+    refused: Mutex<BTreeMap<String, Vec<Refused>>>,
 }
 
 /// Keeps clusters until `stop`.
@@ -111,7 +105,8 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
         client,
         binary,
         metrics,
-        known: Mutex::default(),
+        backoff: Backoff::default(),
+        refused: Mutex::default(),
     });
     tracing::info!(lease = options.lease, namespace = options.namespace, "waiting for the lease");
     while !stop.is_cancelled() {
@@ -179,7 +174,7 @@ async fn reconcile(cluster: Arc<WeirCluster>, context: Arc<Context>) -> Result<A
     let done = step(&cluster, &context).await;
     context.metrics.reconciled(done.is_ok());
     if done.is_ok() {
-        context.change(&name, |known| known.failures = 0);
+        context.backoff.done(&name);
     }
     done
 }
@@ -194,11 +189,11 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     // As it is now: what the watch remembers may be older than the status that was written last.
     let found = api.get_opt(&cluster.name_any()).await.map_err(|error| of_kube(&name, error))?;
     let Some(cluster) = found.filter(|found| found.metadata.deletion_timestamp.is_none()) else {
-        context.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        context.keep_refused(&name, Vec::new());
         return Ok(Action::await_change());
     };
     let mut observed = observe(client, &cluster).await?;
-    observed.refused = context.known(&name).refused;
+    observed.refused = context.refused(&name);
     let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
     for missing in &plan.secrets {
@@ -217,7 +212,7 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     }
     let is_news = refused != observed.refused && plan.prune;
     if is_news {
-        context.change(&name, |known| known.refused = refused.clone());
+        context.keep_refused(&name, refused);
         return Ok(Action::requeue(Duration::ZERO)); // the status tells it
     }
     if !refused.is_empty() {
@@ -230,23 +225,22 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
 /// The pause after a failure, longer each time.
 fn retry(cluster: Arc<WeirCluster>, error: &Error, context: Arc<Context>) -> Action {
     let name = desired::shown(&cluster);
-    let mut failures = 0;
-    context.change(&name, |known| {
-        known.failures = known.failures.saturating_add(1);
-        failures = known.failures;
-    });
-    let pause = RETRY.0.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(RETRY.1);
+    let pause = context.backoff.failed(&name);
     tracing::warn!(cluster = name, error = %error, pause_s = pause.as_secs(), "not reconciled; tried again");
     Action::requeue(pause)
 }
 
 impl Context {
-    fn known(&self, name: &str) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
+    fn refused(&self, name: &str) -> Vec<Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut Known)) {
-        change(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+    fn keep_refused(&self, name: &str, refused: Vec<Refused>) {
+        let mut known = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused.is_empty() {
+            true => drop(known.remove(name)),
+            false => drop(known.insert(name.to_owned(), refused)),
+        }
     }
 
     async fn tell(&self, cluster: &WeirCluster, event: &desired::Event) {
@@ -263,3 +257,7 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;

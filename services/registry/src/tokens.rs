@@ -42,6 +42,15 @@ impl Service {
         Ok((record, token))
     }
 
+    /// Checks that the token of that id is this one.
+    async fn require_same(&self, id: &str, token: &str) -> Result<()> {
+        let known: Option<Versioned<TokenHolder>> = self.store.get(TOKENS, id.as_bytes(), HOLDER).await?;
+        match self.peppers.verify(token, known.as_ref().map(|known| &known.value.hash)) {
+            true => Ok(()),
+            false => Err(Error::already_exists(format!("another token with the id {id}"))),
+        }
+    }
+
     /// Keeps a token whose text is known already; `again` where an earlier call may have done some of it.
     pub(crate) async fn keep_token(
         &self,
@@ -80,7 +89,10 @@ impl Service {
         let hash = self.peppers.hash(token);
         let holder = TokenHolder { tenant: tenant.cloned(), scopes, expires_at, hash };
         let write = Write::insert(HOLDER, json::to_bytes(&holder)?);
-        self.store.commit(TOKENS, id.as_bytes(), vec![write]).await?;
+        match self.store.commit(TOKENS, id.as_bytes(), vec![write]).await {
+            Err(error) if again && error.kind() == ErrorKind::Aborted => self.require_same(id, token).await?,
+            done => drop(done?),
+        }
         if let Some(tenant) = tenant {
             // Revoked between the two writes, by somebody who saw it listed: it must not work unseen.
             let place = tenant.as_str().as_bytes();

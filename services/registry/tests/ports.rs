@@ -337,3 +337,22 @@ async fn the_program_finds_out_whether_anybody_holds_a_token() {
     assert!(fixture.service.any_token().await.unwrap());
     fixture.service.ensure_tenant(&TenantId::new("acme").unwrap()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_known_already_is_imported_once_and_works() {
+    let fixture = Fixture::start().await;
+    let tenant = TenantId::new("acme").unwrap();
+    fixture.service.ensure_tenant(&tenant).await.unwrap();
+    let token = weir_registry::token().unwrap();
+    let import = async |token: &str| {
+        fixture.service.import_token(Some(&tenant), &[Scope::Platform, Scope::Admin], "first", token).await
+    };
+    import(&token).await.unwrap();
+    import(&token).await.unwrap();
+    assert!(fixture.service.authenticate(&token).await.is_ok());
+    let other = format!("{}{}", &token[..token.len() - 1], if token.ends_with('a') { 'b' } else { 'a' });
+    assert_eq!(import(&other).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    for wrong in ["", "wa_x", &token.replace("wa_", "wd_")] {
+        assert_eq!(import(wrong).await.unwrap_err().reason(), "TOKEN_INVALID", "{wrong}");
+    }
+}

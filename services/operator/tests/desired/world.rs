@@ -128,7 +128,7 @@ impl World {
                 Workload { release, replicas, ready, rolled_out, trouble: None },
             );
         }
-        for ((kind, name), _) in &self.objects {
+        for (kind, name) in self.objects.keys() {
             if kind == "Job" {
                 observed.jobs.insert(name.clone(), self.jobs_done.contains(name));
             }
