@@ -99,6 +99,8 @@ fn values(kube: &Kube, hosts: &[String]) -> String {
             "nats": {"servers": ["nats://nats:4222"], "replicas": 1, "syncAlways": false, "authSecretName": null},
             "cql": {"hosts": hosts, "replicationFactor": 1, "dataCenter": null, "authSecretName": null},
         }},
+        // NATS promises each stream the whole of it, on the small disk of a test.
+        "config": {"log": {"max_bytes": "256MiB"}},
         "services": {"registry": one, "analytics": one, "commands": one},
     }});
     fs::write(&file, values.to_string()).expect("the values");
