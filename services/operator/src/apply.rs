@@ -55,8 +55,8 @@ pub(crate) async fn prune(client: &Client, cluster: &WeirCluster, plan: &Plan) -
         let api = kinds::api(client, &namespace, &kind);
         let found = match api.list_metadata(&ListParams::default().labels(&labels)).await {
             Ok(found) => found,
-            // A kind that is not installed has no objects.
-            Err(kube::Error::Api(status)) if status.code == 404 => continue,
+            // A kind that is not installed, or that this operator may not see, has no objects of it.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => continue,
             Err(error) => return Err(of_kube(&kind.plural, error)),
         };
         for object in found.items {

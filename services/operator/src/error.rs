@@ -11,7 +11,9 @@ pub(crate) fn of_kube(what: &str, error: kube::Error) -> Error {
                 403 => (ErrorKind::PermissionDenied, "PERMISSION_DENIED"),
                 409 => (ErrorKind::Aborted, "CONFLICT"),
                 400 | 422 => (ErrorKind::InvalidArgument, "REFUSED"),
-                _ => (ErrorKind::Unavailable, "API_SERVER"),
+                429 | 502 | 503 | 504 => (ErrorKind::Unavailable, "API_SERVER"),
+                // Also what cannot be converted to the kind: a quantity that is none.
+                _ => (ErrorKind::Internal, "API_SERVER"),
             };
             (kind, reason, status.message.clone())
         }

@@ -47,6 +47,8 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(300);
 /// While something is waited for that no watch tells: a time-out, a Secret of somebody else.
 const SOON: Duration = Duration::from_secs(5);
+/// Until what the API server refused is tried again: a kind that is not installed, a rule of the site.
+const REFUSED: Duration = Duration::from_secs(30);
 /// So that what no watch told is put back, too.
 const LATER: Duration = Duration::from_secs(300);
 
@@ -212,14 +214,22 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     }
     let is_news = refused != observed.refused && plan.prune;
     if is_news {
+        for refused in &refused {
+            tracing::warn!(
+                cluster = name,
+                refused = refused.message,
+                "the API server refused an object; it is tried again"
+            );
+        }
         context.keep_refused(&name, refused);
         return Ok(Action::requeue(Duration::ZERO)); // the status tells it
     }
-    if !refused.is_empty() {
-        let messages: Vec<&str> = refused.iter().map(|refused| refused.message.as_str()).collect();
-        return Err(Error::unavailable(format!("the API server refused: {}", messages.join("; "))));
-    }
-    Ok(Action::requeue(if plan.look_again { SOON } else { LATER }))
+    let pause = match (plan.look_again, refused.is_empty()) {
+        (true, _) => SOON,
+        (false, true) => LATER,
+        (false, false) => REFUSED,
+    };
+    Ok(Action::requeue(pause))
 }
 
 /// The pause after a failure, longer each time.
@@ -249,7 +259,8 @@ impl Context {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             reason: event.reason.to_owned(),
             note: Some(event.note.chars().take(1_000).collect()), // 1,024 at most (events.k8s.io)
-            action: "Reconcile".to_owned(),
+            // Events of one reason and action are told as one: each note is one of its own.
+            action: event.note.chars().take(128).collect(), // 128 at most
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &cluster.object_ref(&())).await {

@@ -57,12 +57,9 @@ impl State {
     /// The release that a component shall have now; none where it is not made yet.
     pub(super) fn release(&self, component: &str) -> Option<&Release> {
         let Some(rollout) = &self.rollout else { return self.last_good.as_ref() };
-        match &self.last_good {
-            Some(good) if stage_of(component) > rollout.stage => Some(good),
-            Some(_) => Some(&rollout.to),
-            // The first time there is nobody to be careful of.
-            None => (rollout.stage > Stage::Migrate).then_some(&rollout.to),
-        }
+        // The first time, too: who asks for the address of a service that has no ready pod yet is told that there is none, and
+        // believes it for as long as DNS caches it.
+        if stage_of(component) > rollout.stage { self.last_good.as_ref() } else { Some(&rollout.to) }
     }
 }
 

@@ -57,7 +57,7 @@ impl Server {
             return self.read(path, query);
         }
         if self.writes_left == Some(0) {
-            return failed(StatusCode::INTERNAL_SERVER_ERROR, "the operator is no more");
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "the operator is no more");
         }
         if self.refused.iter().any(|refused| path.contains(refused)) {
             return failed(StatusCode::UNPROCESSABLE_ENTITY, "it is wrong");

@@ -184,6 +184,26 @@ fn what_was_taken_back_is_tried_again_when_the_spec_changes_and_not_before() {
 }
 
 #[test]
+fn the_first_installation_goes_stage_by_stage_too() {
+    let mut world = World::new(shared());
+    let there =
+        |world: &World| COMPONENTS.iter().filter(|component| world.image(component).is_some()).count();
+    world.reconcile(usize::MAX);
+    world.reconcile(usize::MAX);
+    assert_eq!(there(&world), 0, "the schema comes first");
+    for (expected, ready) in
+        [(1, vec!["registry"]), (4, vec!["storage", "analytics", "commands"]), (5, vec![])]
+    {
+        world.jobs_end();
+        world.reconcile(usize::MAX);
+        assert_eq!(there(&world), expected);
+        ready.into_iter().for_each(|component| world.become_ready(component));
+    }
+    world.settle();
+    assert_converged(&world);
+}
+
+#[test]
 fn the_first_installation_is_never_taken_back_however_long_it_takes() {
     let mut world = World::new(shared());
     for _ in 0..5 {
