@@ -45,7 +45,7 @@ fn five_services_on_shared_engines_lose_nothing_while_they_are_upgraded_and_kill
     install(&kube, EXAMPLE, &["--values", &values]);
     say(&format!("shared: installed and ready in {:?}", begin.elapsed()));
     kube.helm(&["test", "weir"]).unwrap_or_else(|why| panic!("{why}"));
-    let args = ["prove", "--minutes", "2", "--keep", "--retry-for", "2m"];
+    let args = ["prove", "--minutes", "4", "--keep", "--retry-for", "2m"];
     prove(&kube, &args, || {
         upgrade(&kube, EXAMPLE, TAGS[1], &["--values", &values]);
         upgrade(&kube, EXAMPLE, TAGS[0], &["--values", &values]);
@@ -130,6 +130,8 @@ fn prove(kube: &Kube, args: &[&str], meanwhile: impl FnOnce()) {
     kube.apply(&pod);
     kube.kubectl(&["wait", "pod/prove", "--for=jsonpath={.status.phase}=Running", "--timeout=60s"]);
     meanwhile();
+    let phase = kube.get("pod", "prove")["status"]["phase"].clone();
+    assert_eq!(phase, "Running", "the load ended before all that was to happen under it");
     let ended = kube.until(&format!("the proof ends within {PATIENCE:?}"), || {
         let phase = kube.get("pod", "prove")["status"]["phase"].as_str().unwrap_or_default().to_owned();
         matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase)

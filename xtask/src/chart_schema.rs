@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
-use crate::run::root;
+use crate::run::{root, set};
 
 /// The definition that the values' `cluster` is a specification of.
 const DEFINITION: &str = "charts/weir/crds/weirclusters.weir.dev.yaml";
@@ -14,8 +14,19 @@ const DEFINITION: &str = "charts/weir/crds/weirclusters.weir.dev.yaml";
 const FILE: &str = "charts/weir/values.schema.json";
 /// What JSON Schema knows of what a definition may say.
 const KEYWORDS: [&str; 13] = [
-    "type", "properties", "items", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
-    "additionalProperties", "description",
+    "type",
+    "properties",
+    "items",
+    "enum",
+    "pattern",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "additionalProperties",
+    "description",
 ];
 
 /// Writes it, or checks it.
@@ -27,12 +38,17 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     let spec = definition
         .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
         .ok_or_else(|| format!("{DEFINITION} has no schema of a specification"))?;
-    schema["properties"]["cluster"] = closed(spec);
+    let properties = schema.get_mut("properties").ok_or_else(|| format!("{FILE} has no properties"))?;
+    set(properties, "cluster", closed(spec));
     let text = serde_json::to_string_pretty(&schema).map_err(|error| error.to_string())? + "\n";
     if !check {
         return fs::write(root().join(FILE), text).map_err(|error| format!("{FILE}: {error}"));
     }
-    if text == known { Ok(()) } else { Err(format!("{FILE} is not what the definition says; run `cargo xtask crdgen`")) }
+    if text == known {
+        Ok(())
+    } else {
+        Err(format!("{FILE} is not what the definition says; run `cargo xtask crdgen`"))
+    }
 }
 
 fn read(file: &str) -> Result<String, String> {
@@ -84,7 +100,10 @@ mod tests {
         assert_eq!(closed["properties"]["a"]["additionalProperties"], false);
         assert_eq!(closed["properties"]["a"]["properties"]["b"]["enum"], json!(["c", null]));
         assert!(closed["properties"]["free"].get("additionalProperties").is_none());
-        assert_eq!(closed["properties"]["map"]["additionalProperties"]["type"], json!(["integer", "string", "null"]));
+        assert_eq!(
+            closed["properties"]["map"]["additionalProperties"]["type"],
+            json!(["integer", "string", "null"])
+        );
         assert!(closed.get("required").is_none());
     }
 }
