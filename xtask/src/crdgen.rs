@@ -1,8 +1,11 @@
-//! `charts/weir/crds`, from the types: one file a kind.
+//! `charts/weir/crds`, from the types: one file a kind, and what the schema of the chart's values takes from them.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
-use crate::run::{cargo_path, output, root};
+use crate::{
+    chart_schema,
+    run::{cargo_path, output, root},
+};
 
 /// Writes the definitions, or checks them.
 pub(crate) fn run(check: bool) -> Result<(), String> {
@@ -21,7 +24,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     }
     if check {
         return match found == made {
-            true => Ok(()),
+            true => chart_schema::run(true),
             false => Err("charts/weir/crds is not what the types say; run `cargo xtask crdgen`".to_owned()),
         };
     }
@@ -31,7 +34,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     for (name, text) in &made {
         fs::write(folder.join(name), text).map_err(|error| format!("{name}: {error}"))?;
     }
-    Ok(())
+    chart_schema::run(false)
 }
 
 /// One file a document, named by the definition.

@@ -1,9 +1,12 @@
 //! `cargo xtask …`: what this repository does with itself. Only public tools are needed: cargo, and for `lint-proto` npm.
 
+mod chart_schema;
 mod check_deps;
 mod config_docs;
 mod crdgen;
+mod image;
 mod run;
+mod sbom;
 
 use std::process::ExitCode;
 
@@ -53,6 +56,8 @@ enum Command {
         #[command(subcommand)]
         what: Perf,
     },
+    /// Build the container image as a tar, without Docker, with its SBOM beside it
+    Image(image::Args),
     /// Check the gRPC contracts with buf (fetched from npm)
     LintProto,
 }
@@ -74,6 +79,7 @@ fn main() -> ExitCode {
         Command::ConfigDocs { check } => config_docs::run(check),
         Command::Crdgen { check } => crdgen::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
+        Command::Image(args) => image::run(&args),
         Command::Perf { what: Perf::Overload } => run::perf("overload"),
         Command::LintProto => run::lint_proto(),
     };

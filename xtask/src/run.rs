@@ -68,6 +68,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 
 /// The release binary, where cargo puts it.
 pub(crate) fn binary() -> Result<PathBuf, String> {
+    Ok(target_dir()?.join("release").join("weir"))
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> Result<PathBuf, String> {
     let metadata =
         output(Command::new(cargo_path()).args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
@@ -75,7 +80,14 @@ pub(crate) fn binary() -> Result<PathBuf, String> {
         .get("target_directory")
         .and_then(|dir| dir.as_str())
         .ok_or("cargo tells no target directory")?;
-    Ok(Path::new(target).join("release").join("weir"))
+    Ok(PathBuf::from(target))
+}
+
+/// Sets a field of an object.
+pub(crate) fn set(object: &mut serde_json::Value, key: &str, value: serde_json::Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// One step of a longer run, with its time.
@@ -104,7 +116,8 @@ pub(crate) fn cargo_path() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
-fn finish(command: &mut Command) -> Result<(), String> {
+/// Runs a program to its end.
+pub(crate) fn finish(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|error| format!("cannot run {command:?}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{command:?} failed: {status}")) }
 }

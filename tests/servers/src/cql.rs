@@ -77,6 +77,18 @@ impl Cluster {
         Ok(Self { nodes, _dir: temporary })
     }
 
+    /// Starts one node at this address, which is one of the network that this thread is in.
+    ///
+    /// # Errors
+    /// As of [`Cluster::start`].
+    pub fn start_at(address: Ipv4Addr, commit_log: CommitLog) -> Result<Self, String> {
+        let jars = fetch::jars()?;
+        let dir = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+        let mut node = Node::new(dir.path().join("1"), address, address, commit_log, jars)?;
+        node.start()?;
+        Ok(Self { nodes: vec![node], _dir: Some(dir) })
+    }
+
     /// `host:port` of each node.
     pub fn hosts(&self) -> Vec<String> {
         self.nodes.iter().map(|node| format!("{}:{CQL_PORT}", node.address)).collect()

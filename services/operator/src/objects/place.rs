@@ -157,7 +157,8 @@ pub(super) async fn of_object(
     let is_current = status.observed_generation == found.metadata.generation;
     // While a tenant ends, what ends with it goes first.
     let ends = found.metadata.deletion_timestamp.is_some() && status.name.is_some();
-    if !ends && !(is_current && status.conditions.iter().any(is_ready)) {
+    let is_told = ends || is_current && status.conditions.iter().any(is_ready);
+    if !is_told {
         let message =
             format!("the Tenant {tenant} is not ready; `kubectl describe tenant {tenant}` says why");
         return Err(Error::new(ErrorKind::Unavailable, TENANT_NOT_READY, message));
