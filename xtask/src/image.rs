@@ -1,8 +1,8 @@
 //! The container image, without Docker: a static binary, certificates of public authorities, and two directories.
 //!
-//! The tar is an OCI image layout that also carries the `manifest.json` of `docker save`, so that `docker load`,
-//! `podman load`, `ctr images import` and `kind load image-archive` all take it. Times and order are fixed: the same binary
-//! gives the same image, byte for byte.
+//! The tar is an OCI image layout that also carries the `manifest.json` of `docker save`, for tools that read only one of
+//! them; the tests of the chart use `ctr images import`. Times and order are fixed: the same binary gives the same image, byte
+//! for byte.
 
 use std::{
     fs,
