@@ -6,7 +6,14 @@
 //! one would without frames. Both sides run in turns on the same server, and medians are compared. Storage and analytics
 //! are down: what is measured is the way to the log, on the one machine that client, edge and bus share.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)] // a benchmark reports by panicking and by printing
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)] // a benchmark reports by panicking and by printing
 
 use std::{
     collections::VecDeque,

@@ -4,7 +4,14 @@
 //! Capacity is what clients whose windows are always full get acknowledged; the overload is ten times those clients. Client,
 //! servers and services share this machine.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)] // a benchmark reports by panicking and by printing
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)] // a benchmark reports by panicking and by printing
 
 use std::{
     collections::BTreeMap,

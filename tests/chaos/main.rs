@@ -42,7 +42,7 @@ async fn run(engines: Engines, scenario: &str, seconds: u64, control: Option<&st
         Control::find(control).unwrap().apply(&mut options, &PathBuf::from(sabotaged));
     }
     let chosen = options.chosen().unwrap();
-    match run::one(&options, chosen[0], 0, options.length).await {
+    match run::one(&options, *chosen.first().unwrap(), 0, options.length).await {
         Ran::Skipped(_, why) => skipped(&why),
         Ran::Row(row) => Some(*row),
     }

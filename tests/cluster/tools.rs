@@ -30,7 +30,9 @@ pub(crate) fn told(what: &str, output: Output) -> Result<String, String> {
     }
 }
 
-/// The checkout.
+/// The checkout: cargo tells it at run time, since what it told when this was built may be another one that shares the target
+/// directory.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo test tells where the crate is");
+    Path::new(&here).join("..").canonicalize().expect("the checkout")
 }
