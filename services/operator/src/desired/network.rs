@@ -88,7 +88,9 @@ fn policy(cluster: &WeirCluster, names: &Names, component: &str) -> Value {
     }
     if SCALED.contains(&component) {
         // Whose load the operator asks for; it may be in another namespace.
-        let operator = json!({ "matchLabels": { "app.kubernetes.io/name": crate::MANAGER } });
+        let operator = json!({
+            "matchLabels": { "app.kubernetes.io/name": "weir", "app.kubernetes.io/component": "operator" },
+        });
         let from = json!([{ "namespaceSelector": {}, "podSelector": operator }]);
         ingress.push(json!({ "from": from, "ports": [tcp(ADMIN)] }));
     }

@@ -11,11 +11,8 @@ fn policies(world: &World) -> Vec<&Value> {
     world.objects.values().filter(|object| object["kind"] == "NetworkPolicy").collect()
 }
 
-/// The component that a selector selects, or the operator.
 fn component(selector: &Value) -> String {
-    let labels = &selector["matchLabels"];
-    let operator = labels["app.kubernetes.io/name"] == "weir-operator";
-    if operator { "operator" } else { labels["app.kubernetes.io/component"].as_str().unwrap() }.to_owned()
+    selector["matchLabels"]["app.kubernetes.io/component"].as_str().unwrap().to_owned()
 }
 
 /// Who may reach whom by what the policies let out and in.
