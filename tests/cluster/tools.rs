@@ -11,7 +11,8 @@ pub(crate) const EXAMPLES: [&str; 3] = ["trial", "nats-scylla", "production"];
 
 /// Says in words why a test does not run; a failure where the environment promises what is missing.
 pub(crate) fn skipped(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "needed in CI: {why}");
+    let required = std::env::var_os("WEIR_TEST_CLUSTER").is_some_and(|how| how == "required");
+    assert!(!required, "it was promised: {why}");
     drop(writeln!(std::io::stderr(), "SKIPPED: {why}"));
 }
 
