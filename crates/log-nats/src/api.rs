@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use async_nats::{Client, client::Request, jetstream::stream};
 use bytes::Bytes;
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use weir_core::{Error, Result};
 
-use crate::error::{self, Failure, Refusal, code, unanswered};
+use crate::error::{Failure, Refusal, code, unanswered};
 
 /// JetStream's API over one connection.
 #[derive(Clone)]
@@ -94,50 +93,6 @@ impl Api {
             Err(failure) if failure.code() == code::NO_MESSAGE => Ok(None),
             Err(failure) => Err(failure),
         }
-    }
-
-    /// Every message that was found for `asked` by the time at which somebody has found `proof`. A server answers these in
-    /// the order in which they were asked, over one connection, so that whoever has the proof has answered before.
-    pub(crate) async fn messages_before(
-        &self,
-        stream: &str,
-        asked: &Which<'_>,
-        proof: &Which<'_>,
-    ) -> Result<Vec<stream::RawMessage>, Failure> {
-        let what = format!("read a message of stream {stream}");
-        let away = |why: &str| Failure::Away(error::away(&what, why));
-        let inbox = self.client.new_inbox();
-        let collected = async {
-            let mut answers = self
-                .client
-                .subscribe(format!("{inbox}.*"))
-                .await
-                .map_err(|failure| away(&failure.to_string()))?;
-            for (number, which) in [asked, proof].into_iter().enumerate() {
-                let body =
-                    serde_json::to_vec(which).map_err(|source| Failure::Away(unreadable(&what, source)))?;
-                let (subject, reply) =
-                    (format!("$JS.API.STREAM.MSG.GET.{stream}"), format!("{inbox}.{number}"));
-                let sent = self.client.publish_with_reply(subject, reply, Bytes::from(body)).await;
-                sent.map_err(|failure| away(&failure.to_string()))?;
-            }
-            let (mut found, mut answered) = (Vec::new(), false);
-            while let Some(answer) = answers.next().await {
-                let is_proof = answer.subject.ends_with(".1");
-                answered |= !is_proof;
-                if let Ok(Found { message }) = serde_json::from_slice(&answer.payload) {
-                    if is_proof {
-                        // Whoever has it has answered the question before, be it that there is nothing.
-                        return if answered { Ok(found) } else { Err(away("a question was not answered")) };
-                    }
-                    found.push(message);
-                }
-            }
-            Err(away("the connection is closed"))
-        };
-        tokio::time::timeout(self.timeout, collected)
-            .await
-            .unwrap_or_else(|_| Err(away("nobody has what the stream ends with")))
     }
 
     /// Forgets every message below `sequence`.

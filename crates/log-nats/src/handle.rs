@@ -42,17 +42,13 @@ const BELIEVE: Duration = Duration::from_secs(12);
 /// How often it is asked meanwhile.
 const BELIEVE_EVERY: Duration = Duration::from_millis(500);
 
-/// A replica that does not hear from its leader calls for an election after 4 s at the earliest (nats-server,
-/// `minElectionTimeout`). One that the leader has heard from since less than this has heard of the election, too.
-const FRESH: Duration = Duration::from_secs(3);
-
 /// Where a record's id stands.
 pub(crate) const ID_HEADER: &str = "Nats-Msg-Id";
 
 /// Who leads a stream, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Leader {
-    pub(crate) name: Option<String>,
+    name: Option<String>,
     since: Option<i128>,
 }
 
@@ -66,9 +62,6 @@ pub(crate) struct Seen {
     pub(crate) last: u64,
     pub(crate) bytes: u64,
     pub(crate) bytes_max: Option<u64>,
-    /// Whether the leader has heard from every other replica within [`FRESH`]; then none of them can have missed its
-    /// election, which takes longer.
-    pub(crate) heard_all: bool,
 }
 
 /// One stream.
@@ -171,9 +164,6 @@ impl Handle {
             last: info.state.last_sequence,
             bytes: info.state.bytes,
             bytes_max: u64::try_from(info.config.max_bytes).ok(),
-            heard_all: cluster.is_none_or(|cluster| {
-                cluster.replicas.iter().all(|replica| !replica.offline && replica.active < FRESH)
-            }),
         }
     }
 
@@ -195,31 +185,13 @@ impl Handle {
         }
     }
 
-    /// The first record of a partition at or after `sequence`, as the leader has it, or a replica that still takes itself
-    /// for it.
+    /// The first record of a partition at or after `sequence`, as the leader has it.
     ///
     /// # Errors
     /// `Unavailable` of the bus.
     pub(crate) async fn next(&self, subject: &str, sequence: u64) -> Result<Option<Record>> {
         let message = self.message(&Which { sequence, next_of: Some(subject) }).await?;
         message.map(|message| self.record(message)).transpose()
-    }
-
-    /// The same, as a leader has it that has the record with sequence `end`, whoever else answers. For when there may be
-    /// two: it brings that record along, whatever its size.
-    ///
-    /// # Errors
-    /// `Unavailable` of the bus, or where `end` is not there any more.
-    pub(crate) async fn next_of_holder(
-        &self,
-        subject: &str,
-        sequence: u64,
-        end: u64,
-    ) -> Result<Option<Record>> {
-        let asked = Which { sequence, next_of: Some(subject) };
-        let proof = Which { sequence: end, next_of: None };
-        let answers = self.shared.api.messages_before(&self.name, &asked, &proof).await?;
-        answers.into_iter().next().map(|message| self.record(message)).transpose()
     }
 
     async fn message(&self, which: &Which<'_>) -> Result<Option<RawMessage>, Failure> {

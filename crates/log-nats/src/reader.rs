@@ -12,7 +12,7 @@ use weir_core::{
 use crate::{
     error,
     feed::{Fed, Feed},
-    handle::{Handle, Leader, Seen},
+    handle::{Handle, Seen},
 };
 
 /// How often a reader that is used looks whether the log is still the one that it read.
@@ -21,8 +21,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often an empty read is confirmed, while leaders change, before the bus is called away.
 const CONFIRMATIONS: usize = 5;
-/// A replica that comes back and is heard from hears within this that it leads no more.
-const SETTLED: Duration = Duration::from_secs(2);
 /// The longest wait in one call, so that a wait without an end is still a time that a clock can hold.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
@@ -49,8 +47,6 @@ pub(crate) struct Reader {
     end: u64,
     feed: Option<Feed>,
     checked: Option<Checked>,
-    /// Since when each look has told of the same leader, which hears from all other replicas.
-    settled: Option<(Instant, Leader)>,
 }
 
 impl Reader {
@@ -68,7 +64,6 @@ impl Reader {
             end: seen.last,
             feed: None,
             checked: None,
-            settled: None,
         }
     }
 
@@ -118,16 +113,7 @@ impl Reader {
             return Err(self.fell_back(&format!("it ended at {}, and ends at {}", self.end, seen.last)));
         }
         self.end = seen.last;
-        let known = self.settled.take().filter(|(_, leader)| *leader == seen.leader);
-        self.settled = seen.heard_all.then(|| known.unwrap_or_else(|| (Instant::now(), seen.leader.clone())));
         Ok(())
-    }
-
-    /// Whether there is certainly no replica that takes itself for the leader and is not.
-    fn is_settled(&self) -> bool {
-        self.settled
-            .as_ref()
-            .is_some_and(|(since, leader)| leader.name.is_none() || Instant::now() >= *since + SETTLED)
     }
 
     /// What the leader tells now, after the check where that is due.
@@ -206,18 +192,10 @@ impl Reader {
 
     /// Whether there is nothing of the partition: then how far. Asks the leader, which must be the same throughout; a
     /// record that it has and the consumer did not bring is taken from it.
-    ///
-    /// A leader that was stopped or cut off, and comes back after another was elected, takes itself for it until it hears
-    /// of that; and an answer that there is no message does not tell whose it is. So while there may be such a one, what
-    /// counts is what somebody says who has the stream's end.
     async fn confirm_empty(&mut self) -> Result<Option<u64>> {
         for _ in 0..CONFIRMATIONS {
             let before = self.look().await?;
-            let found = if self.is_settled() || before.last < before.first {
-                self.handle.next(&self.subject, self.next).await?
-            } else {
-                self.handle.next_of_holder(&self.subject, self.next, before.last).await?
-            };
+            let found = self.handle.next(&self.subject, self.next).await?;
             let after = self.handle.look().await?;
             self.compare(&after)?;
             let checked = self.checked.as_ref().map(|checked| &checked.seen.leader);

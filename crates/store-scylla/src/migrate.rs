@@ -17,6 +17,8 @@ pub use schema::Step;
 
 /// A runner that died holds up the next for this long; one that works renews it before each step, which takes seconds.
 const LEASE: Duration = Duration::from_secs(60);
+/// Servers agree on a table that was just made within a second or two, on a busy machine within some more.
+const AGREEMENT: Duration = Duration::from_secs(20);
 /// How long to wait for another runner: long enough for a lease to expire.
 const WAIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(500);
@@ -173,8 +175,21 @@ impl<'a> Lease<'a> {
             lease.holder,
             LEASE.as_secs()
         );
-        // A renewal succeeds also where the answer to the taking got lost.
-        while !lease.decide(&take).await? && !lease.renewed().await? {
+        loop {
+            // A renewal succeeds also where the answer to the taking got lost.
+            let taken = match lease.decide(&take).await {
+                Ok(false) => lease.renewed().await,
+                taken => taken,
+            };
+            match taken {
+                Ok(true) => break,
+                Ok(false) => {}
+                // The table was made a moment ago, and not every server knows it.
+                Err(error) if began.elapsed() < AGREEMENT => {
+                    tracing::debug!(error = %error, "the lease of the schema cannot be had yet");
+                }
+                Err(error) => return Err(error),
+            }
             if began.elapsed() > WAIT {
                 let text = format!("another `weir migrate` of keyspace {} is running", client.keyspace);
                 return Err(Error::unavailable(text).with_retry_after(LEASE));
