@@ -59,6 +59,17 @@ impl ManagedBy {
         );
         Err(Error::new(ErrorKind::FailedPrecondition, "MANAGED", message).with_field(FIELD))
     }
+
+    /// Who keeps `what` after an update by `caller`, which may take it over.
+    ///
+    /// # Errors
+    /// As of [`ManagedBy::admits`].
+    pub fn after_update(&self, what: &str, caller: &Self, takes_over: bool) -> Result<Self> {
+        if takes_over {
+            return Ok(caller.clone());
+        }
+        self.admits(what, caller).map(|()| self.clone())
+    }
 }
 
 impl fmt::Display for ManagedBy {

@@ -76,12 +76,9 @@ impl Mask {
         Ok(Self(paths))
     }
 
-    /// Who keeps `what` after an update by `caller`.
-    pub(crate) fn kept_by(&self, what: &str, known: ManagedBy, caller: &ManagedBy) -> Result<ManagedBy> {
-        if self.has(managed::FIELD) {
-            return Ok(caller.clone());
-        }
-        known.admits(what, caller).map(|()| known)
+    /// Whether the caller takes the object over.
+    pub(crate) fn takes_over(&self) -> bool {
+        self.has(managed::FIELD)
     }
 
     pub(crate) fn has(&self, field: &str) -> bool {

@@ -128,7 +128,7 @@ impl Service {
             let found = self.read_profile(tenant, &new.id).await?;
             check_etag(&full_name, etag, found.version)?;
             let mut value = found.value.clone();
-            value.managed_by = mask.kept_by(&full_name, value.managed_by, by)?;
+            value.managed_by = value.managed_by.after_update(&full_name, by, mask.takes_over())?;
             if mask.has("metrics") {
                 value.profile.metrics.clone_from(&new.metrics);
             }

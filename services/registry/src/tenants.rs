@@ -103,7 +103,7 @@ impl Service {
             let found = self.read_tenant(id).await?;
             check_etag(&name::tenant(id), etag, found.version)?;
             let mut tenant = found.value;
-            tenant.managed_by = mask.kept_by(&name::tenant(id), tenant.managed_by, by)?;
+            tenant.managed_by = tenant.managed_by.after_update(&name::tenant(id), by, mask.takes_over())?;
             if mask.has("display_name") {
                 tenant.display_name.clone_from(&spec.display_name);
             }

@@ -103,10 +103,8 @@ impl Service {
             let known = self.get_rule(tenant, new.id.as_str()).await?;
             check_etag(tenant, &known, etag)?;
             let takes_over = mask.is_some_and(|mask| mask.iter().any(|field| field == managed::FIELD));
-            if !takes_over {
-                known.managed_by.admits(&name(tenant, new.id.as_str()), by)?;
-            }
-            let managed_by = if takes_over { by } else { &known.managed_by }.clone();
+            let full_name = name(tenant, new.id.as_str());
+            let managed_by = known.managed_by.after_update(&full_name, by, takes_over)?;
             let mut rule = merged(&known.rule, &new, mask)?;
             if rule == known.rule && managed_by == known.managed_by {
                 return Ok(known);
