@@ -35,6 +35,11 @@ pub enum Sync {
     Always,
 }
 
+/// `max_file_store` of each node, in bytes: what all streams together may reserve. A reservation writes nothing, and the
+/// tests of one server reserve far more than they use; the server's own choice, three quarters of what is free on the
+/// disk, would make it depend on the disk how many tests may run.
+const MAX_FILE_STORE: u64 = 1 << 50;
+
 /// How a bus is started.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -42,8 +47,6 @@ pub struct Options {
     pub nodes: usize,
     /// `sync_interval`.
     pub sync: Sync,
-    /// `max_file_store` of each node in bytes; the server's own choice without it.
-    pub max_file_store: Option<u64>,
     /// Where the nodes keep their streams, one directory each; a temporary directory without it.
     pub store: Option<PathBuf>,
     /// Further lines of each node's configuration.
@@ -316,8 +319,6 @@ fn configuration(
         Sync::Default => "",
         Sync::Always => "  sync_interval: always\n",
     };
-    let limit =
-        options.max_file_store.map(|bytes| format!("  max_file_store: {bytes}\n")).unwrap_or_default();
     let cluster = routes.map_or(String::new(), |routes| {
         format!(
             "cluster {{\n  name: weir\n  listen: 127.0.0.1:{}\n  routes: [{}]\n}}\n",
@@ -326,7 +327,7 @@ fn configuration(
         )
     });
     format!(
-        "server_name: {name}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\njetstream {{\n  store_dir: \"{}\"\n{sync}{limit}}}\n{cluster}{}\n",
+        "server_name: {name}\nlisten: 127.0.0.1:{}\nhttp: 127.0.0.1:{}\njetstream {{\n  store_dir: \"{}\"\n{sync}  max_file_store: {MAX_FILE_STORE}\n}}\n{cluster}{}\n",
         ports[0],
         ports[1],
         dir.display(),
