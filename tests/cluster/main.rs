@@ -10,6 +10,7 @@
 
 mod chart;
 mod kube;
+mod objects;
 mod shared;
 mod tools;
 mod trial;

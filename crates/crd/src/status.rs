@@ -33,7 +33,7 @@ pub struct ClusterStatus {
     pub services: BTreeMap<String, ServiceStatus>,
 }
 
-/// What is rolled out as one: an image and a configuration.
+/// What is rolled out as one: an image, a configuration and the logins to the engines.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
@@ -43,6 +43,9 @@ pub struct Release {
     pub image: String,
     /// The ConfigMap with weir.toml.
     pub config: String,
+    /// By what the contents of the Secrets with logins are told from others: pods read them once, at start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logins: Option<String>,
 }
 
 /// A rollout under way.
@@ -56,6 +59,18 @@ pub struct Rollout {
     /// Since when it is there.
     #[schemars(schema_with = "schema::time")]
     pub since: Time,
+    /// How far the readers of the log were behind when it began, by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before: BTreeMap<String, Lag>,
+}
+
+/// How far the pods of a service that reads the log are behind, as they tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema, Serialize, Deserialize)]
+pub struct Lag {
+    /// Partitions that one of them reads.
+    pub partitions: i64,
+    /// Frames of the stream that wait.
+    pub frames: i64,
 }
 
 /// The stages of a rollout, in order.

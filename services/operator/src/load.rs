@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use tokio::time::Instant;
 use weir_core::{Error, Result};
-use weir_crd::{Scaling, ScalingMode, WeirCluster};
+use weir_crd::{Lag, Scaling, ScalingMode, WeirCluster};
 
 use crate::{
-    desired::{self, COMPONENT, LABEL_INSTANCE, SCALED, Workload},
+    desired::{self, COMPONENT, LABEL_INSTANCE, READERS, SCALED, Workload},
     error::of_kube,
     scaling::{Decision, Look, Policy, Scaler, Seen},
 };
@@ -25,9 +25,15 @@ pub(crate) const EVERY: Duration = Duration::from_secs(15);
 const ASK_MAX: Duration = Duration::from_secs(3);
 const ADMIN_PORT: u16 = 8082;
 
+/// Asks pods for what they tell of themselves.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    http: reqwest::Client,
+}
+
 /// The control loops of every component that follows its load.
 pub(crate) struct Loads {
-    http: reqwest::Client,
+    pods: Pods,
     begin: Instant,
     /// By cluster and component.
     known: BTreeMap<(String, &'static str), Known>,
@@ -55,57 +61,30 @@ struct Told {
     window: f64,
 }
 
-impl Loads {
+impl Pods {
     pub(crate) fn new() -> Result<Self> {
         let http =
             reqwest::Client::builder().timeout(ASK_MAX).redirect(reqwest::redirect::Policy::none()).build();
         let http =
             http.map_err(|source| Error::internal("cannot make an http client").with_source(source))?;
-        Ok(Self { http, begin: Instant::now(), known: BTreeMap::new() })
+        Ok(Self { http })
     }
 
-    /// Looks at every component of a cluster that follows its load, and decides.
+    /// How far the readers of the log are behind; of each whose pods all tell it.
     ///
     /// # Errors
     /// Those of the API server.
-    pub(crate) async fn look(
-        &mut self,
-        client: &Client,
-        cluster: &WeirCluster,
-        workloads: &BTreeMap<String, Workload>,
-    ) -> Result<BTreeMap<String, Decision>> {
-        let name = desired::shown(cluster);
-        let mut decisions = BTreeMap::new();
-        if cluster.status.as_ref().is_none_or(|status| status.rollout.is_some()) {
-            self.known.retain(|(known, _), _| *known != name); // a rollout waits for these very pods
-            return Ok(decisions);
+    pub(crate) async fn lags(&self, client: &Client, cluster: &WeirCluster) -> Result<BTreeMap<String, Lag>> {
+        let mut lags = BTreeMap::new();
+        for component in READERS {
+            let Some(told) = self.ask(client, cluster, component).await? else { continue };
+            let partitions: f64 = told.values().map(|told| told.partitions).sum();
+            lags.insert(
+                component.to_owned(),
+                Lag { partitions: partitions as i64, frames: waiting(&told) as i64 },
+            );
         }
-        for component in SCALED {
-            let scaling = cluster.spec.services.get(component).map(|service| service.scaling);
-            let scaling = scaling.filter(|scaling| scaling.mode == ScalingMode::Auto);
-            let (Some(scaling), Some(workload)) = (scaling, workloads.get(component)) else {
-                self.known.remove(&(name.clone(), component));
-                continue;
-            };
-            let told = self.ask(client, cluster, component).await?;
-            let known = self.known.entry((name.clone(), component)).or_default();
-            let now = Instant::now();
-            let seen = told.and_then(|told| known.seen(component, now, told, workload.ready));
-            let look = Look {
-                at: now.duration_since(self.begin),
-                wanted: workload.replicas,
-                ready: workload.ready,
-                settled: workload.rolled_out,
-                seen,
-            };
-            decisions.insert(component.to_owned(), known.scaler.decide(&policy(&scaling), &look));
-        }
-        Ok(decisions)
-    }
-
-    /// Forgets clusters that are not among these.
-    pub(crate) fn retain(&mut self, clusters: &BTreeSet<String>) {
-        self.known.retain(|(known, _), _| clusters.contains(known));
+        Ok(lags)
     }
 
     /// What every pod tells; none where one does not.
@@ -131,6 +110,56 @@ impl Loads {
             Some((pod.uid().unwrap_or_default(), told(component, &page)?))
         });
         Ok(join_all(asked).await.into_iter().collect())
+    }
+}
+
+impl Loads {
+    pub(crate) fn new(pods: Pods) -> Self {
+        Self { pods, begin: Instant::now(), known: BTreeMap::new() }
+    }
+
+    /// Looks at every component of a cluster that follows its load, and decides.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub(crate) async fn look(
+        &mut self,
+        client: &Client,
+        cluster: &WeirCluster,
+        workloads: &BTreeMap<String, Workload>,
+    ) -> Result<BTreeMap<String, Decision>> {
+        let name = desired::shown(cluster);
+        let mut decisions = BTreeMap::new();
+        if cluster.status.as_ref().is_none_or(|status| status.rollout.is_some()) {
+            self.known.retain(|(known, _), _| *known != name); // a rollout waits for these very pods
+            return Ok(decisions);
+        }
+        for component in SCALED {
+            let scaling = cluster.spec.services.get(component).map(|service| service.scaling);
+            let scaling = scaling.filter(|scaling| scaling.mode == ScalingMode::Auto);
+            let (Some(scaling), Some(workload)) = (scaling, workloads.get(component)) else {
+                self.known.remove(&(name.clone(), component));
+                continue;
+            };
+            let told = self.pods.ask(client, cluster, component).await?;
+            let known = self.known.entry((name.clone(), component)).or_default();
+            let now = Instant::now();
+            let seen = told.and_then(|told| known.seen(component, now, told, workload.ready));
+            let look = Look {
+                at: now.duration_since(self.begin),
+                wanted: workload.replicas,
+                ready: workload.ready,
+                settled: workload.rolled_out,
+                seen,
+            };
+            decisions.insert(component.to_owned(), known.scaler.decide(&policy(&scaling), &look));
+        }
+        Ok(decisions)
+    }
+
+    /// Forgets clusters that are not among these.
+    pub(crate) fn retain(&mut self, clusters: &BTreeSet<String>) {
+        self.known.retain(|(known, _), _| clusters.contains(known));
     }
 }
 
@@ -171,19 +200,22 @@ impl Known {
             return None;
         }
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
-        // Sequences rise over the whole stream, so that each partition's lag counts the frames of all: their mean is how many
-        // wait. A pod that began again counts from nothing.
-        let lag = |of: &BTreeMap<String, Told>| {
-            of.values().map(|told| told.lag).sum::<f64>() / partitions(of).max(1.0)
-        };
+        // A pod that began again counts from nothing.
         let read = told.iter().map(|(pod, told)| {
             let frames = before.get(pod).map_or(0.0, |before| before.frames);
             if told.frames >= frames { told.frames - frames } else { told.frames }
         });
         let drained = read.sum::<f64>() / seconds;
-        let arrived = (drained + (lag(&told) - lag(&before)) / seconds).max(0.0);
-        Some(Seen::Reader { lag: lag(&told), arrived, drained })
+        let arrived = (drained + (waiting(&told) - waiting(&before)) / seconds).max(0.0);
+        Some(Seen::Reader { lag: waiting(&told), arrived, drained })
     }
+}
+
+/// How many frames wait. Sequences rise over the whole stream, so that each partition's lag counts the frames of all: it is their
+/// mean.
+fn waiting(told: &BTreeMap<String, Told>) -> f64 {
+    let sum = |of: fn(&Told) -> f64| told.values().map(of).sum::<f64>();
+    sum(|told| told.lag) / sum(|told| told.partitions).max(1.0)
 }
 
 /// Reads the few metrics that count from a page in Prometheus' text format; none where they are not on it, as of a release

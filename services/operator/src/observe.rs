@@ -53,13 +53,16 @@ pub(crate) async fn observe(client: &Client, cluster: &WeirCluster) -> Result<Ob
         observed.jobs.insert(job.name_any(), succeeded);
     }
     let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let mut contents = BTreeMap::new();
     for kept in desired::secrets(cluster) {
         let found = api.get_opt(&kept.name).await.map_err(|error| of_kube(&kept.name, error))?;
         if let Some(secret) = found {
-            let keys = secret.data.unwrap_or_default().into_keys().collect();
-            observed.secrets.insert(kept.name, keys);
+            let content = secret.data.unwrap_or_default();
+            observed.secrets.insert(kept.name.clone(), content.keys().cloned().collect());
+            contents.insert(kept.name, content);
         }
     }
+    observed.logins = desired::logins(cluster, &contents);
     Ok(observed)
 }
 

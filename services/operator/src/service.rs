@@ -42,7 +42,7 @@ use crate::{
     desired::{self, MANAGED, Refused},
     error::of_kube,
     leader::{self, Lease},
-    load::{self, Loads},
+    load::{self, Loads, Pods},
     metrics::Metrics,
     objects,
     observe::observe,
@@ -79,6 +79,7 @@ struct Context {
     recorder: Recorder,
     metrics: Metrics,
     backoff: Backoff,
+    pods: Pods,
     /// By cluster, what the API server refused last.
     refused: Mutex<BTreeMap<String, Vec<Refused>>>,
     /// By cluster, what its load says.
@@ -116,6 +117,7 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
         binary,
         metrics,
         backoff: Backoff::default(),
+        pods: Pods::new()?,
         refused: Mutex::default(),
         scaled: Mutex::default(),
     });
@@ -175,10 +177,7 @@ async fn lead(options: &Options, context: &Arc<Context>) {
 
 /// Looks at the load of every cluster, and has it reconciled where that says another number.
 async fn scale(namespace: Option<&str>, context: &Arc<Context>, wake: mpsc::Sender<()>) {
-    let mut loads = match Loads::new() {
-        Ok(loads) => loads,
-        Err(error) => return tracing::error!(error = ?error, "nothing is scaled"),
-    };
+    let mut loads = Loads::new(context.pods.clone());
     let api = scoped::<WeirCluster>(&context.client, namespace);
     loop {
         tokio::time::sleep(load::EVERY).await;
@@ -265,6 +264,9 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     let mut observed = observe(client, &cluster).await?;
     observed.refused = context.refused(&name);
     observed.scaled = context.scaled(&name);
+    if desired::rolls_out(&cluster) {
+        observed.lags = context.pods.lags(client, &cluster).await?;
+    }
     let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
     for missing in &plan.secrets {

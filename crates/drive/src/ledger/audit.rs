@@ -26,7 +26,7 @@ const MOMENT: Duration = Duration::from_secs(5);
 /// Reads back every account of a ledger. `places` holds the place of each tenant, by its number in the run.
 ///
 /// # Errors
-/// What still fails after `patience`: then nothing can be said.
+/// What still fails after `patience` in which nothing more became readable: then nothing can be said.
 pub async fn all(ledger: &Ledger, places: &[Place], patience: Duration) -> Result<Verdict> {
     let until = Instant::now() + patience;
     let tenants: Vec<u32> = (0..places.len()).filter_map(|tenant| u32::try_from(tenant).ok()).collect();
@@ -42,7 +42,7 @@ pub async fn all(ledger: &Ledger, places: &[Place], patience: Duration) -> Resul
                 let place = places
                     .get(source.tenant as usize)
                     .ok_or_else(|| Error::internal("an account of a tenant that is none of the run's"))?;
-                let mut verdict = device(place, account, &rivals, until).await?;
+                let mut verdict = device(place, account, &rivals, (until, patience)).await?;
                 for (other, stranger) in places.iter().enumerate() {
                     if other != source.tenant as usize {
                         let points =
@@ -68,12 +68,17 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now()).max(MOMENT)
 }
 
-/// Reads back one account. A marker that is acknowledged and cannot be read by `until` is lost itself, and its device is not
-/// healed; then the rest is read as it is.
+/// Reads back one account. A marker that is acknowledged and cannot be read by `until`, nor later while ever more of the device
+/// becomes readable within `patience`, is lost itself, and its device is not healed; then the rest is read as it is.
 ///
 /// # Errors
 /// As [`all`].
-pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: Instant) -> Result<Verdict> {
+async fn device(
+    place: &Place,
+    account: &Account,
+    rivals: &[Source],
+    (mut until, patience): (Instant, Duration),
+) -> Result<Verdict> {
     let (mut position, mut unhealed) = (Vec::new(), None);
     match patiently(left(until), async || publish_marker(place, account).await).await {
         Ok(marker) => position.push(marker),
@@ -81,10 +86,7 @@ pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: 
             unhealed = Some(format!("device {}: nothing is accepted any more: {error}", account.device()))
         }
     }
-    // One call may wait for long by itself.
-    let waiting = patiently(left(until), async || latest(place, account, &position).await);
-    let late = |_| Err(Error::unavailable("it is not readable in time"));
-    let waited = tokio::time::timeout(left(until), waiting).await.unwrap_or_else(late);
+    let waited = catch_up(place, account, &position, (&mut until, patience)).await;
     let never =
         waited.err().map(|error| format!("device {}: its marker cannot be read: {error}", account.device()));
     if never.is_some() {
@@ -123,6 +125,31 @@ pub async fn device(place: &Place, account: &Account, rivals: &[Source], until: 
         ));
     }
     Ok(verdict)
+}
+
+/// Waits until everything up to `position` can be read: until `until`, and on while the newest that can be read is newer than
+/// before at the end of each further `patience`. A backlog is no loss as long as it shrinks.
+async fn catch_up(
+    place: &Place,
+    account: &Account,
+    position: &[String],
+    (until, patience): (&mut Instant, Duration),
+) -> Result<()> {
+    let mut newest = None;
+    loop {
+        // One call may wait for long by itself.
+        let waiting = patiently(left(*until), async || latest(place, account, position).await);
+        let late = |_| Err(Error::unavailable("it is not readable in time"));
+        let Err(error) = tokio::time::timeout(left(*until), waiting).await.unwrap_or_else(late) else {
+            return Ok(());
+        };
+        *until = Instant::now() + patience;
+        let now = patiently(patience, async || latest(place, account, &[]).await).await?;
+        if now <= newest {
+            return Err(error);
+        }
+        newest = now;
+    }
 }
 
 /// Publishes the marker; its position.

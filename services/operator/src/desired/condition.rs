@@ -143,14 +143,7 @@ fn ready(
         return said(false, "RolledBack", failed.message.clone());
     }
     if let Some(rollout) = &state.rollout {
-        let release = names::release_id(&rollout.to);
-        let late: Vec<String> = components
-            .iter()
-            .filter(|component| rollout::stage_of(component) <= rollout.stage)
-            .filter_map(|component| {
-                rollout::unready(component, observed.workloads.get(*component), Some(&release))
-            })
-            .collect();
+        let late = rollout::late(rollout, components, observed);
         let reason = if state.last_good.is_none() { "Installing" } else { "RollingOut" };
         return said(false, reason, rollout::waits_for(rollout, observed.job_trouble.as_deref(), &late));
     }

@@ -16,11 +16,13 @@ use crate::scaling::Decision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use serde_json::Value;
-use weir_crd::{ClusterStatus, Release, ScalingMode, WeirCluster};
+use weir_crd::{ClusterStatus, Lag, Release, ScalingMode, WeirCluster};
 
 pub use config::Configured;
 pub use names::{COMPONENT, LABEL_INSTANCE, MANAGED, RELEASE, SCALED, owner};
 pub use network::ARROWS;
+pub(crate) use rollout::READERS;
+pub(crate) use secret::logins;
 pub use secret::{Kept, MissingSecret};
 
 use names::Names;
@@ -34,10 +36,14 @@ pub struct Observed {
     pub jobs: BTreeMap<String, bool>,
     /// The keys of the Secrets that are there, of those that [`secrets`] names.
     pub secrets: BTreeMap<String, BTreeSet<String>>,
+    /// By what the contents of the Secrets with logins are told from others; none where there are no logins.
+    pub logins: Option<String>,
     /// What keeps a Job's pod from ending, in the kubelet's words.
     pub job_trouble: Option<String>,
     /// What the API server refused to take when it was applied last.
     pub refused: Vec<Refused>,
+    /// How far the readers of the log are behind; of each service whose pods all told it, while that is looked at.
+    pub lags: BTreeMap<String, Lag>,
     /// What was decided on the number of pods, by component.
     pub scaled: BTreeMap<String, Decision>,
 }
@@ -118,15 +124,15 @@ pub fn desired(cluster: &WeirCluster, configured: &Configured, observed: &Observ
         version: cluster.spec.version.clone(),
         image: format!("{}:{}", cluster.spec.image.repository, cluster.spec.version),
         config: names.config(&configured.hash()),
+        logins: observed.logins.clone(),
     };
     let job = |release: &Release| workload::migration(cluster, &names, release);
     let facts = rollout::Facts {
-        is_shared: cluster.spec.engines.shared.is_some(),
+        components: names::components(cluster),
         generation,
         timeout_s: i64::from(cluster.spec.rollout.stage_timeout_seconds),
         migrated: &|release| observed.jobs.get(name_of(&job(release))).copied().unwrap_or(false),
-        workloads: &observed.workloads,
-        trouble: observed.job_trouble.as_deref(),
+        observed,
         now,
     };
     let (state, events) = rollout::step(rollout::State::of(&old), &target, &facts);
@@ -155,6 +161,7 @@ pub fn rendered(cluster: &WeirCluster, configured: &Configured) -> Result<Vec<Va
         version: cluster.spec.version.clone(),
         image: format!("{}:{}", cluster.spec.image.repository, cluster.spec.version),
         config: names.config(&configured.hash()),
+        logins: None,
     };
     let state = rollout::State { last_good: Some(release.clone()), ..rollout::State::default() };
     let mut objects = objects(cluster, &names, configured, &Observed::default(), &state, &release);
@@ -167,6 +174,12 @@ pub fn rendered(cluster: &WeirCluster, configured: &Configured) -> Result<Vec<Va
 /// weir.toml of a cluster; `check` is whoever reads it.
 pub fn configure(cluster: &WeirCluster, check: impl FnOnce(&str) -> weir_core::Result<()>) -> Configured {
     config::configure(cluster, &Names::new(cluster), check)
+}
+
+/// Whether a rollout of the cluster is under way or may begin at the next look: then it counts how far readers are behind.
+pub fn rolls_out(cluster: &WeirCluster) -> bool {
+    let is_new = |status: &ClusterStatus| status.observed_generation != cluster.metadata.generation;
+    cluster.status.as_ref().is_some_and(|status| status.rollout.is_some() || is_new(status))
 }
 
 /// Whether the number of some component's pods follows its load.

@@ -111,12 +111,13 @@ pub(super) fn set(object: &mut Value, key: &str, value: Value) {
 }
 
 /// The first eight hexadecimal digits of SHA-256: enough to tell the few of one cluster apart.
-pub(super) fn hash(text: &str) -> String {
+pub(super) fn hash(bytes: impl AsRef<[u8]>) -> String {
     use sha2::{Digest as _, Sha256};
-    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// By what a pod's template names its release.
 pub(super) fn release_id(release: &weir_crd::Release) -> String {
-    hash(&format!("{} {}", release.image, release.config))
+    let logins = release.logins.as_deref().map(|logins| format!(" {logins}")).unwrap_or_default();
+    hash(&format!("{} {}{logins}", release.image, release.config))
 }

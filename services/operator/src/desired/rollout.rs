@@ -1,18 +1,19 @@
 //! A rollout as a state machine over what stands in the status: schema, then registry, then those who read the log, then
-//! ingest, each gated on readiness; what does not become ready in time is taken back.
+//! ingest, each gated on readiness, and on the readers of the log being no further behind than before; what does not come to
+//! that in time is taken back.
 //!
 //! Every release runs beside the one before in any order, so that going back needs no order. A step depends only on the
 //! status and on what was observed: an operator that ends between any two writes does the same step again.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use weir_crd::{ClusterStatus, Failed, Release, Rollout, Stage};
+use weir_crd::{ClusterStatus, Failed, Lag, Release, Rollout, Stage};
 
-use super::{
-    Event, Workload,
-    names::{ALL, SHARED, release_id},
-};
+use super::{Event, Observed, Workload, names::release_id};
+
+/// Services that read the log.
+pub(crate) const READERS: [&str; 2] = ["storage", "analytics"];
+/// So many frames may wait whatever it was before: a second or two of a busy stream.
+const LAG_FRAMES: i64 = 2_000;
 
 /// Where a rollout stands.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,14 +25,12 @@ pub(super) struct State {
 
 /// What a step looks at.
 pub(super) struct Facts<'a> {
-    pub(super) is_shared: bool,
+    pub(super) components: &'a [&'a str],
     pub(super) generation: i64,
     pub(super) timeout_s: i64,
     /// Whether the Job of a release has ended well.
     pub(super) migrated: &'a dyn Fn(&Release) -> bool,
-    pub(super) workloads: &'a BTreeMap<String, Workload>,
-    /// What keeps the Job from ending.
-    pub(super) trouble: Option<&'a str>,
+    pub(super) observed: &'a Observed,
     pub(super) now: &'a Time,
 }
 
@@ -97,11 +96,16 @@ fn begin(mut state: State, target: &Release, facts: &Facts<'_>, events: &mut Vec
         }
         return State { rollout: None, failed: None, ..state };
     }
-    let stage = if facts.is_shared { Stage::Migrate } else { Stage::Ingest };
+    let stage = if facts.components.len() > 1 { Stage::Migrate } else { Stage::Ingest };
     let from = state.last_good.as_ref().map(|good| format!(" from {}", good.version)).unwrap_or_default();
     events.push(told("RolloutStarted", format!("to {}{from}", target.version)));
     state.failed = None;
-    state.rollout = Some(Rollout { to: target.clone(), stage, since: facts.now.clone() });
+    state.rollout = Some(Rollout {
+        to: target.clone(),
+        stage,
+        since: facts.now.clone(),
+        before: facts.observed.lags.clone(),
+    });
     state
 }
 
@@ -109,18 +113,36 @@ fn begin(mut state: State, target: &Release, facts: &Facts<'_>, events: &mut Vec
 fn is_done(rollout: &Rollout, facts: &Facts<'_>) -> bool {
     match rollout.stage {
         Stage::Migrate => (facts.migrated)(&rollout.to),
-        stage => late(stage, rollout, facts).is_empty(),
+        _ => late(rollout, facts.components, facts.observed).is_empty(),
     }
 }
 
-/// The components that a stage waits for, with why.
-fn late(stage: Stage, rollout: &Rollout, facts: &Facts<'_>) -> Vec<String> {
-    let components: &[&str] = if facts.is_shared { &SHARED } else { &[ALL] };
+/// What a rollout waits for at its stage, by component, in words.
+pub(super) fn late(rollout: &Rollout, components: &[&str], observed: &Observed) -> Vec<String> {
     let release = release_id(&rollout.to);
-    let waited_for = components.iter().filter(|component| stage_of(component) <= stage);
+    let waited_for = components.iter().filter(|component| stage_of(component) <= rollout.stage);
     waited_for
-        .filter_map(|component| unready(component, facts.workloads.get(*component), Some(&release)))
+        .filter_map(|component| {
+            unready(component, observed.workloads.get(*component), Some(&release))
+                .or_else(|| behind(component, rollout, observed.lags.get(*component)))
+        })
         .collect()
+}
+
+/// Why a component is further behind than it was.
+fn behind(component: &str, rollout: &Rollout, now: Option<&Lag>) -> Option<String> {
+    if !READERS.contains(&component) {
+        return None;
+    }
+    let Some(now) = now else {
+        return Some(format!("{component} does not tell how far it is behind"));
+    };
+    let before = rollout.before.get(component).copied().unwrap_or_default();
+    if now.partitions < before.partitions {
+        return Some(format!("{component} reads {} of {} partitions", now.partitions, before.partitions));
+    }
+    let most = before.frames.max(LAG_FRAMES);
+    (now.frames > most).then(|| format!("{component} is {} frames behind, above {most}", now.frames))
 }
 
 /// Why a component is not ready, of that release if one is given.
@@ -167,7 +189,8 @@ fn advance(state: &mut State, rollout: Rollout, facts: &Facts<'_>, events: &mut 
 
 fn take_back(state: &mut State, rollout: Rollout, facts: &Facts<'_>, events: &mut Vec<Event>) {
     let good = state.last_good.as_ref().map(|good| good.version.clone()).unwrap_or_default();
-    let why = waits_for(&rollout, facts.trouble, &late(rollout.stage, &rollout, facts));
+    let late = late(&rollout, facts.components, facts.observed);
+    let why = waits_for(&rollout, facts.observed.job_trouble.as_deref(), &late);
     let message = format!("not ready within {} s, back to {good}: {why}", facts.timeout_s);
     events.push(Event { warning: true, reason: "RolledBack", note: message.clone() });
     state.failed =

@@ -1,13 +1,14 @@
 //! Secrets: which are read, and what is made where it is missing. A value that is there is never changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::ByteString;
 use kube::ResourceExt as _;
 use weir_crd::{NatsAuth, WeirCluster};
 
 use super::{
     Observed,
-    names::{Names, SHARED},
+    names::{Names, SHARED, hash},
 };
 
 /// A Secret that a cluster reads.
@@ -56,6 +57,26 @@ pub(super) fn nats_file(method: NatsAuth) -> &'static str {
         NatsAuth::NKey => "nkey",
         NatsAuth::Creds => "creds",
     }
+}
+
+/// By what the contents of the Secrets with logins are told from others: those of engines, which are read once, at start.
+/// Certificates are read again by themselves, and a pepper never changes. None where there are none.
+pub(crate) fn logins(
+    cluster: &WeirCluster,
+    contents: &BTreeMap<String, BTreeMap<String, ByteString>>,
+) -> Option<String> {
+    let of_engines = all(cluster)
+        .into_iter()
+        .filter(|kept| kept.named_by.is_some_and(|field| field.starts_with("spec.engines.")));
+    let mut text = String::new();
+    for kept in of_engines {
+        for key in &kept.keys {
+            let value = contents.get(&kept.name).and_then(|content| content.get(*key));
+            let value = value.map(|value| hash(&value.0)).unwrap_or_default();
+            text.push_str(&format!("{} {key} {value}\n", kept.name));
+        }
+    }
+    (!text.is_empty()).then(|| hash(text.as_bytes()))
 }
 
 pub(super) fn all(cluster: &WeirCluster) -> Vec<Kept> {

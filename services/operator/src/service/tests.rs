@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use weir_core::Result;
 use weir_crd::WeirCluster;
 
-use super::{Backoff, Context, Metrics, step};
+use super::{Backoff, Context, Metrics, Pods, step};
 use crate::{Binary, Certificates};
 
 /// Objects by their path, and how many writes are still taken.
@@ -183,6 +183,7 @@ fn server() -> Arc<Mutex<Server>> {
 
 /// An operator that has just started.
 fn operator(server: &Arc<Mutex<Server>>) -> Context {
+    drop(rustls::crypto::ring::default_provider().install_default()); // fails where another test has done it
     let server = Arc::clone(server);
     let service = tower::service_fn(move |request: Request<Body>| {
         let server = Arc::clone(&server);
@@ -203,6 +204,7 @@ fn operator(server: &Arc<Mutex<Server>>) -> Context {
         binary: Arc::new(Fixed),
         metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
         backoff: Backoff::default(),
+        pods: Pods::new().unwrap(),
         refused: Mutex::default(),
         scaled: Mutex::default(),
     }

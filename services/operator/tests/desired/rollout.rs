@@ -16,6 +16,8 @@ enum Happening {
     Remove(usize),
     Version(u8),
     Scale(i32),
+    /// The readers of the log fall behind, catch up, or cannot be asked.
+    Lag(Option<i64>),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -28,6 +30,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0..40_usize).prop_map(Happening::Remove),
         1 => (0..3_u8).prop_map(Happening::Version),
         1 => (0..3_i32).prop_map(Happening::Scale),
+        1 => prop_oneof![Just(None), Just(Some(0)), Just(Some(50_000))].prop_map(Happening::Lag),
     ]
 }
 
@@ -43,6 +46,7 @@ fn happen(world: &mut World, happening: Happening) {
             found.into_iter().for_each(|key| drop(world.objects.remove(&key)));
         }
         Happening::Version(minor) => world.set_version(&format!("1.{minor}.0")),
+        Happening::Lag(lag) => world.lag = lag,
         Happening::Scale(replicas) => {
             if world.cluster.spec.engines.shared.is_some() {
                 world.edit(|spec| spec["services"]["ingest"] = serde_json::json!({ "replicas": replicas }));
@@ -162,6 +166,48 @@ fn an_upgrade_goes_stage_by_stage_and_waits_for_each() {
     world.become_ready("ingest");
     world.reconcile(usize::MAX);
     world.reconcile(usize::MAX);
+    assert_converged(&world);
+}
+
+#[test]
+fn readers_that_fall_behind_hold_an_upgrade_and_have_it_taken_back_but_an_old_lag_does_not() {
+    let mut world = World::new(shared());
+    world.settle();
+    world.set_version("1.1.0");
+    world.reconcile(usize::MAX);
+    world.lag = Some(50_000);
+    world.jobs_end();
+    for _ in 0..4 {
+        world.reconcile(usize::MAX);
+        COMPONENTS.iter().for_each(|component| world.become_ready(component));
+    }
+    assert_eq!(world.image("storage").unwrap(), "weir:1.1.0");
+    assert_eq!(world.image("ingest").unwrap(), "weir:1.0.0", "not as long as they are behind");
+    world.now_s += 100_000;
+    world.settle_as_it_is();
+    let failed = world.status().failed.unwrap();
+    assert!(failed.message.contains("storage is 50000 frames behind, above 2000"), "{}", failed.message);
+    assert_eq!(world.image("storage").unwrap(), "weir:1.0.0");
+    // Who was behind before is not worse than that.
+    world.set_version("1.2.0");
+    world.settle_as_it_is();
+    assert_converged(&world);
+    assert_eq!(world.image("ingest").unwrap(), "weir:1.2.0");
+}
+
+#[test]
+fn logins_that_change_are_rolled_out_as_a_release() {
+    let mut world = World::new(shared());
+    world.logins = Some("old".to_owned());
+    world.settle();
+    let before = world.release("registry");
+    world.logins = Some("new".to_owned());
+    world.reconcile(usize::MAX);
+    world.jobs_end();
+    world.reconcile(usize::MAX);
+    assert_ne!(world.release("registry"), before);
+    assert_eq!(world.release("ingest"), before, "one after the other");
+    world.settle();
     assert_converged(&world);
 }
 

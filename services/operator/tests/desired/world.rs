@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use weir_crd::{ClusterStatus, WeirCluster};
+use weir_crd::{ClusterStatus, Lag, WeirCluster};
 use weir_operator::desired::{self, Configured, Event, Observed, Plan, RELEASE, Workload, name_of};
 
 /// By what an object is found.
@@ -22,6 +22,9 @@ pub(crate) struct World {
     jobs_done: BTreeSet<String>,
     /// Images whose pods never become ready.
     pub(crate) broken: BTreeSet<String>,
+    /// Frames that wait for the readers of the log, where they tell it.
+    pub(crate) lag: Option<i64>,
+    pub(crate) logins: Option<String>,
     pub(crate) now_s: i64,
 }
 
@@ -66,6 +69,8 @@ impl World {
             running: BTreeMap::new(),
             jobs_done: BTreeSet::new(),
             broken: BTreeSet::new(),
+            lag: Some(0),
+            logins: None,
             now_s: 1_800_000_000,
         }
     }
@@ -116,7 +121,16 @@ impl World {
     }
 
     pub(crate) fn observed(&self) -> Observed {
-        let mut observed = Observed { secrets: self.secrets.clone(), ..Observed::default() };
+        let lag = self.lag.map(|frames| Lag { partitions: 16, frames });
+        let mut observed = Observed {
+            secrets: self.secrets.clone(),
+            logins: self.logins.clone(),
+            lags: ["storage", "analytics"]
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), lag?)))
+                .collect(),
+            ..Observed::default()
+        };
         for component in COMPONENTS {
             let Some(workload) = self.workload(component) else { continue };
             let replicas = workload["spec"]["replicas"].as_i64().unwrap_or(1) as i32;
@@ -252,6 +266,12 @@ impl World {
 
     /// Everybody does their work, until nothing changes any more.
     pub(crate) fn settle(&mut self) {
+        self.lag = Some(0);
+        self.settle_as_it_is();
+    }
+
+    /// As [`World::settle`], with readers as far behind as they are.
+    pub(crate) fn settle_as_it_is(&mut self) {
         for _ in 0..40 {
             self.reconcile(usize::MAX);
             self.jobs_end();
