@@ -71,7 +71,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
 
 /// Raw messages a second, and readings a second for each shape.
 async fn measure(dir: &Path, binary: &Path, sync_always: bool) -> weir_core::Result<(f64, Vec<f64>)> {
-    let shape = cluster::Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always };
+    let shape =
+        cluster::Shape { nats: 1, cql: 1, replicas: 1, edges: 1, disks: false, clocks: false, sync_always };
     let env = [("WEIR__LOG__MAX_BYTES".to_owned(), LOG_MAX.to_owned())];
     let mut cluster = Cluster::shared(dir, binary, &shape, &env).await?;
     cluster.drain("storage-1").await.unwrap();

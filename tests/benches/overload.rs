@@ -166,8 +166,15 @@ fn main() {
     let binary =
         PathBuf::from(std::env::var_os("WEIR_BIN").expect("cargo xtask perf overload sets WEIR_BIN"));
     let dir = tempfile::tempdir().unwrap();
-    let shape =
-        cluster::Shape { nats: 1, cql: 1, replicas: 1, disks: false, clocks: false, sync_always: false };
+    let shape = cluster::Shape {
+        nats: 1,
+        cql: 1,
+        replicas: 1,
+        edges: 1,
+        disks: false,
+        clocks: false,
+        sync_always: false,
+    };
     let env = [("WEIR__LOG__MAX_BYTES".to_owned(), "4GiB".to_owned())];
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         match Cluster::shared(dir.path(), &binary, &shape, &env).await {

@@ -4,6 +4,8 @@
 // A panic is a test's report, in its helpers too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod placements;
+
 use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::Mutex;

@@ -75,7 +75,8 @@ fn many_become_ready(kube: &Kube) {
 fn a_wrong_one_says_why(kube: &Kube) {
     kube.apply(&rule("bad", "site-1", "temp >> 1.0", "Retain"));
     kube.apply(&rule("lonely", "elsewhere", "temp > 1.0", "Retain"));
-    for (name, words) in [("bad", "column"), ("lonely", "elsewhere")] {
+    // Line and column; the name that is none.
+    for (name, words) in [("bad", "1:"), ("lonely", "elsewhere")] {
         kube.until(&format!("{name} says why it is not ready"), || {
             let told = kube.kubectl(&["describe", "rules.weir.dev", name]);
             let conditions = told.split_once("Conditions:")?.1;

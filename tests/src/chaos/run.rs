@@ -140,6 +140,7 @@ async fn start(options: &Options, engines: Engines, scenario: &Scenario, dir: &P
                 nats: needs.nats,
                 cql: needs.cql,
                 replicas: needs.replicas,
+                edges: needs.replicas,
                 disks: needs.disks,
                 clocks: needs.clocks,
                 sync_always: !options.nats_default_sync,

@@ -22,9 +22,6 @@ use crate::{
 /// The services, each after those that it calls.
 const SERVICES: [&str; 5] = ["registry", "commands", "storage", "analytics", "ingest"];
 
-/// The limit of the log.
-const LOG_MAX: &str = "WEIR__LOG__MAX_BYTES";
-
 /// How a cluster of separate services is made.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -32,8 +29,10 @@ pub struct Shape {
     pub nats: u8,
     /// CQL servers: 1 or 3.
     pub cql: u8,
-    /// Processes of each service.
+    /// Processes of each service but ingest.
     pub replicas: u8,
+    /// Processes of ingest.
+    pub edges: u8,
     /// Whether servers have disks whose power can be cut.
     pub disks: bool,
     /// Whether processes of Weir have clocks that can jump.
@@ -58,18 +57,14 @@ impl Cluster {
             format!("--cql-replicas={}", shape.cql),
         ];
         arguments.extend(shape.sync_always.then(|| "--nats-sync-always".to_owned()));
-        let mut env = env.to_vec();
-        if env.iter().all(|(name, _)| name != LOG_MAX) {
-            // NATS gives streams no more than three quarters of the disk that is free; a run writes far less.
-            env.push((LOG_MAX.to_owned(), format!("{}MiB", DISK_MIB / 8)));
-        }
         let mut command = Command::new(binary);
         command.args(["init", "--dir"]).arg(dir).args(&arguments).envs(env.iter().cloned());
         let token = init(&mut command)?;
         let config = dir.join("weir.toml");
         let mut addresses = Vec::new();
         for service in SERVICES {
-            for number in 1..=shape.replicas {
+            let count = if service == "ingest" { shape.edges } else { shape.replicas };
+            for number in 1..=count {
                 addresses.push((service, number, address()?));
             }
         }
@@ -78,7 +73,7 @@ impl Cluster {
             let name = format!("{service}-{number}");
             let config = config.display().to_string();
             let args = ["serve", "--target", service, "--config", &config, "--listen", &address];
-            let mut env = env.clone();
+            let mut env = env.to_vec();
             if shape.clocks {
                 env.extend(clock::environment(dir, &name)?);
             }
