@@ -45,7 +45,7 @@ fn five_services_on_shared_engines_lose_nothing_while_they_are_upgraded_and_kill
     install(&kube, EXAMPLE, &["--values", &values]);
     say(&format!("shared: installed and ready in {:?}", begin.elapsed()));
     kube.helm(&["test", "weir"]).unwrap_or_else(|why| panic!("{why}"));
-    let args = ["prove", "--minutes", "6", "--keep", "--retry-for", "2m"];
+    let args = ["prove", "--minutes", "8", "--keep", "--retry-for", "2m"];
     prove(&kube, &args, || {
         upgrade(&kube, EXAMPLE, TAGS[1], &["--values", &values]);
         upgrade(&kube, EXAMPLE, TAGS[0], &["--values", &values]);
