@@ -126,8 +126,18 @@ impl Service {
             stop: CancellationToken::new(),
             kill,
         });
+        service.tell_use();
         service.run(written).await?;
         Ok(service)
+    }
+
+    /// How what is counted elsewhere is read at a scrape.
+    fn tell_use(&self) {
+        let metrics = &self.shared.metrics;
+        self.ownership.tell(&metrics.owned);
+        let (evaluations, unknown) = (self.catalog.tally(), self.catalog.tally());
+        metrics.evaluations.by(move || evaluations.evaluations() as f64);
+        metrics.unknown.by(move || unknown.unknown() as f64);
     }
 
     async fn run(self: &Arc<Self>, written: SignalStream) -> Result<()> {
