@@ -35,14 +35,20 @@ pub(crate) struct Metrics {
     pub(crate) open: IntGaugeVec,
     /// Devices that are followed, by partition.
     pub(crate) devices: IntGaugeVec,
+    /// What becomes of actions.
+    pub(crate) actions: Actions,
+    transitions: IntCounterVec,
+}
+
+/// What becomes of actions.
+pub(crate) struct Actions {
     /// Actions that wait here, for their turn or for their next try.
     pub(crate) waiting: Sampled,
     /// Tries under way, by kind.
     pub(crate) trying: Sampled,
     pub(crate) trying_max: IntGauge,
-    transitions: IntCounterVec,
-    actions: IntCounterVec,
-    action_seconds: HistogramVec,
+    attempts: IntCounterVec,
+    seconds: HistogramVec,
 }
 
 impl Metrics {
@@ -105,38 +111,18 @@ impl Metrics {
                 "devices whose readings are followed, as of the last checkpoint of a partition",
                 PARTITION,
             )?,
-            waiting: to.sampled(
-                "weir_analytics_actions_waiting",
-                "actions that wait for their turn or for their next try",
-            )?,
-            trying: to.sampled_by("weir_analytics_actions_running", "tries of actions under way", "kind")?,
-            trying_max: to.gauge(
-                "weir_analytics_actions_running_max",
-                "tries of actions of one kind that may be under way",
-            )?,
             transitions: to.counters_of(
                 "weir_analytics_transitions_total",
                 "what happened with alarms: raised, escalated, acknowledged, cleared",
                 "kind",
                 &["raised", "escalated", "acknowledged", "cleared"],
             )?,
-            actions: actions(to)?,
-            action_seconds: to.histograms(
-                "weir_analytics_action_seconds",
-                "how long a try of an action took, by kind",
-                &["kind"],
-                &buckets::LATENCY,
-            )?,
+            actions: Actions::register(to)?,
         })
     }
 
     pub(crate) fn transition(&self, kind: &str) {
         self.transitions.with_label_values(&[kind]).inc();
-    }
-
-    pub(crate) fn attempted(&self, kind: &str, result: &str, seconds: f64) {
-        self.actions.with_label_values(&[kind, result]).inc();
-        self.action_seconds.with_label_values(&[kind]).observe(seconds);
     }
 
     /// Tells what an owner has in memory.
@@ -157,14 +143,39 @@ impl Metrics {
     }
 }
 
-fn actions(to: &Registrar<'_>) -> Result<IntCounterVec> {
-    let actions = to.counters(
-        "weir_analytics_action_attempts_total",
-        "tries of actions, by kind (command, webhook) and result (done, retry, failed: given up)",
-        &["kind", "result"],
-    )?;
-    for kind in ACTIONS {
-        RESULTS.iter().for_each(|result| drop(actions.with_label_values(&[kind, result])));
+impl Actions {
+    fn register(to: &Registrar<'_>) -> Result<Self> {
+        let attempts = to.counters(
+            "weir_analytics_action_attempts_total",
+            "tries of actions, by kind (command, webhook) and result (done, retry, failed: given up)",
+            &["kind", "result"],
+        )?;
+        for kind in ACTIONS {
+            RESULTS.iter().for_each(|result| drop(attempts.with_label_values(&[kind, result])));
+        }
+        Ok(Self {
+            attempts,
+            waiting: to.sampled(
+                "weir_analytics_actions_waiting",
+                "actions that wait for their turn or for their next try",
+            )?,
+            trying: to.sampled_by("weir_analytics_actions_running", "tries of actions under way", "kind")?,
+            trying_max: to.gauge(
+                "weir_analytics_actions_running_max",
+                "tries of actions of one kind that may be under way",
+            )?,
+            seconds: to.histograms(
+                "weir_analytics_action_seconds",
+                "how long a try of an action took, by kind",
+                &["kind"],
+                &buckets::LATENCY,
+            )?,
+        })
     }
-    Ok(actions)
+
+    /// A try ended so, after so many seconds.
+    pub(crate) fn attempted(&self, kind: &str, result: &str, seconds: f64) {
+        self.attempts.with_label_values(&[kind, result]).inc();
+        self.seconds.with_label_values(&[kind]).observe(seconds);
+    }
 }

@@ -126,7 +126,6 @@ impl Service {
             stop: CancellationToken::new(),
             kill,
         });
-        service.tell_use();
         service.run(written).await?;
         Ok(service)
     }
@@ -141,6 +140,7 @@ impl Service {
     }
 
     async fn run(self: &Arc<Self>, written: SignalStream) -> Result<()> {
+        self.tell_use();
         let shared = Arc::clone(&self.shared);
         self.spawn(async move { shared.marks.listen(written).await });
         // Listening begins before anything is read, so that no change falls in between.

@@ -101,10 +101,10 @@ impl Dispatcher {
     /// How much waits and is under way, as it is read at a scrape.
     fn tell_use(&self) {
         let Inner { metrics, slots, config, .. } = &*self.0;
-        metrics.trying_max.set(i64::from(config.concurrency));
-        metrics.trying.by_label(slots.running());
+        metrics.actions.trying_max.set(i64::from(config.concurrency));
+        metrics.actions.trying.by_label(slots.running());
         let inner = Arc::downgrade(&self.0);
-        metrics.waiting.by(move || {
+        metrics.actions.waiting.by(move || {
             let waiting = |inner: Arc<Inner>| -> usize {
                 inner.lanes.lock().lanes.values().map(|lane| lane.rows.len()).sum()
             };
@@ -223,7 +223,7 @@ impl Inner {
             let Some(Some(_slot)) = slot.await else { return };
             let began = Instant::now();
             let outcome = self.attempt(&row).await;
-            self.metrics.attempted(row.job.kind(), outcome.as_str(), began.elapsed().as_secs_f64());
+            self.metrics.actions.attempted(row.job.kind(), outcome.as_str(), began.elapsed().as_secs_f64());
             outcome
         };
         if let Outcome::Failed { error } = &outcome {

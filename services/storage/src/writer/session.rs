@@ -198,9 +198,8 @@ impl Session {
         let (now, fresh) = (SystemClock.now(), metrics.freshness.local());
         let mut newest = None;
         for message in heard {
-            let readings = message.readings.iter().map(|(_, reading)| reading);
-            newest = newest.max(readings.clone().map(|reading| reading.ts).max());
-            if let Some(reading) = readings.clone().next_back() {
+            newest = newest.max(message.readings.iter().map(|(_, reading)| reading.ts).max());
+            if let Some((_, reading)) = message.readings.last() {
                 fresh.observe(now.since(reading.received_at).as_secs_f64());
             }
         }
