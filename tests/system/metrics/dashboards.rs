@@ -157,3 +157,33 @@ fn every_panel_and_every_recorded_series_has_data_under_traffic() {
     assert!(firing.is_empty(), "{firing:#?}");
     runtime.block_on(client.close());
 }
+
+#[test]
+fn a_full_log_is_seen_where_only_failures_are_shown_and_wakes_somebody() {
+    let weir = Weir::start_with(&[("WEIR__LOG__MAX_BYTES", "4MiB")]);
+    let alerts = repository("deploy/prometheus/weir-alerts.rules.yaml");
+    let options =
+        Options { targets: vec![weir.addresses["admin"].clone()], rules: vec![alerts], ..Options::default() };
+    let Some(server) = or_skip("prometheus", Prometheus::start(&options)) else { return };
+    let token = weir.device("busy");
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let body = format!("{{\"note\": \"{}\"}}", "x".repeat(100_000));
+    let refusals: Vec<Asked> = asked()
+        .into_iter()
+        .filter(|asked| asked.panel == "Refused for faults of Weir" && asked.dashboard == "weir-ingest")
+        .collect();
+    assert_eq!(refusals.len(), 1);
+    let found = eventually("the panel has data", || {
+        runtime.block_on(async {
+            let post = reqwest::Client::new().post(weir.http("/v1/telemetry")).bearer_auth(&token);
+            drop(post.header("content-type", "application/json").body(body.clone()).send().await.unwrap());
+        });
+        server.query(&refusals[0].expression).ok().filter(|found| !found.is_empty())
+    });
+    assert_eq!(found[0]["metric"]["reason"], "LOG_FULL", "{found:#?}");
+    eventually("the alert waits for its time", || {
+        let pending = server.query("ALERTS{alertname=\"WeirLogFilling\",severity=\"critical\"}").ok()?;
+        (!pending.is_empty()).then_some(())
+    });
+}
