@@ -70,7 +70,7 @@ async fn wait_for_no_lag(cluster: &Cluster) -> Duration {
         assert!(
             begin.elapsed() < LAG_MAX,
             "there is lag still: {:?}",
-            scraped(cluster, "weir_storage_lag").await
+            scraped(cluster, "weir_storage_lag_frames").await
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
         let lag: f64 = scraped(cluster, "weir_storage_lag_frames").await.values().sum();

@@ -33,6 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Weir {
     home: TempDir,
     process: Option<Child>,
+    /// Its configuration, beside what `weir dev` has by itself.
+    environment: Vec<(String, String)>,
     /// Where it listens, by listener: mqtt, http, grpc, admin.
     pub addresses: BTreeMap<String, String>,
     /// What it said when it was ready.
@@ -42,8 +44,21 @@ pub struct Weir {
 impl Weir {
     /// Starts one on an empty directory.
     pub fn start() -> Self {
-        let home = tempfile::tempdir().expect("a directory for the test");
-        let mut weir = Self { home, process: None, addresses: BTreeMap::new(), greeting: String::new() };
+        Self::start_with(&[])
+    }
+
+    /// Starts one on an empty directory, with keys of the configuration as the environment gives them.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let mut weir = Self {
+            home: tempfile::tempdir().expect("a directory for the test"),
+            process: None,
+            environment: environment
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            addresses: BTreeMap::new(),
+            greeting: String::new(),
+        };
         weir.boot();
         weir
     }
@@ -58,6 +73,7 @@ impl Weir {
     pub fn try_boot(&mut self) -> Option<String> {
         assert!(self.process.is_none(), "it runs already");
         let mut command = self.command(&["dev", "--data-dir", "data"]);
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         for listener in ["mqtt", "http", "grpc", "admin"] {
             let port =
                 self.addresses.get(listener).and_then(|address| address.rsplit(':').next()).unwrap_or("0");

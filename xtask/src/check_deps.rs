@@ -7,23 +7,25 @@ use serde::Deserialize;
 use crate::run::{cargo_path, output};
 
 /// What a service may use.
-const SERVICE: &[&str] = &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability"];
+const SERVICE: &[&str] =
+    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "metrics", "observability"];
 
 /// As a service; it also has the kinds of Kubernetes.
 const OPERATOR: &[&str] =
-    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "observability", "crd"];
+    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "metrics", "observability", "crd"];
 
 /// Which of ours each crate may use in its own code.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "core" | "proto" => &[],
-        "frame" | "rules" | "config" => &["core"],
+        "frame" | "rules" | "config" | "metrics" => &["core"],
         "log-embedded" | "log-nats" | "store-embedded" | "store-scylla" => &["core", "config"],
-        "grpc" => &["core", "proto"],
+        "grpc" => &["core", "proto", "metrics"],
         "clients" => &["core", "proto", "grpc"],
         "drive" => &["core", "proto", "grpc", "clients"],
         "cli" => &["clients", "drive", "rules", "config", "core", "grpc", "proto"],
-        "observability" | "runtime" | "crd" => &["core", "config"],
+        "observability" | "runtime" => &["core", "config", "metrics"],
+        "crd" => &["core", "config"],
         "operator" => OPERATOR,
         "registry" | "ingest" | "storage" | "analytics" | "commands" => SERVICE,
         "conformance" => &["core", "grpc", "clients"], // call ports are tested over a real connection, too

@@ -76,6 +76,7 @@ fn build(profile: &str, target: &str) -> Result<PathBuf, String> {
         .args(["build", "--locked", "--package", "weir", "--features", FEATURES])
         .args(["--profile", profile, "--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("WEIR_REVISION", revision().unwrap_or_else(|| "unknown".to_owned()))
         .current_dir(root());
     crate::run::finish(&mut command)?;
     Ok(target_dir()?.join(target).join(profile).join("weir"))

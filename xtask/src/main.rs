@@ -4,7 +4,9 @@ mod chart_schema;
 mod check_deps;
 mod config_docs;
 mod crdgen;
+mod dashboards;
 mod image;
+mod metrics_inventory;
 mod run;
 mod sbom;
 
@@ -50,6 +52,18 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Write docs/metrics.md from what each component registers
+    MetricsInventory {
+        /// Only say whether it is up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write deploy/grafana/dashboards
+    Dashboards {
+        /// Only say whether they are up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Measure what is promised of speed, on real servers
     Perf {
         /// What to measure
@@ -78,6 +92,8 @@ fn main() -> ExitCode {
         Command::CheckDeps => check_deps::run(),
         Command::ConfigDocs { check } => config_docs::run(check),
         Command::Crdgen { check } => crdgen::run(check),
+        Command::Dashboards { check } => dashboards::run(check),
+        Command::MetricsInventory { check } => metrics_inventory::run(check),
         Command::Perf { what: Perf::Frames } => run::perf("frames"),
         Command::Image(args) => image::run(&args),
         Command::Perf { what: Perf::Overload } => run::perf("overload"),
@@ -100,6 +116,8 @@ fn ci() -> Result<(), String> {
     })?;
     run::step("contracts", run::lint_proto)?;
     run::step("configuration reference", || config_docs::run(true))?;
+    run::step("metrics inventory", || metrics_inventory::run(true))?;
+    run::step("dashboards", || dashboards::run(true))?;
     run::step("custom resources", || crdgen::run(true))?;
     run::step("tests", || run::test(&[]))
 }

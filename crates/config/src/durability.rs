@@ -13,3 +13,13 @@ pub enum Durability {
     /// A crash of the process: it is with the operating system before it is acknowledged.
     Process,
 }
+
+impl Durability {
+    /// As it is configured.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PowerLoss => "power-loss",
+            Self::Process => "process",
+        }
+    }
+}

@@ -86,6 +86,17 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         Some(value)
     }
 
+    /// How many answers it holds, also those that have aged.
+    pub fn len(&self) -> usize {
+        let inner = self.lock();
+        inner.young.len() + inner.old.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Asked for before the store is read.
     pub fn ticket(&self, key: &K, now: Timestamp) -> Ticket {
         let stripe = self.stripe(key);

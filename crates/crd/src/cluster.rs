@@ -494,6 +494,9 @@ impl ServiceType {
 pub struct Monitoring {
     /// Whether to make a ServiceMonitor.
     pub service_monitor: bool,
+    /// Whether to make a PrometheusRule: recording rules of what is promised, and alerts. In one WeirCluster of those that a
+    /// Prometheus scrapes: its rules look at all of them.
+    pub prometheus_rule: bool,
 }
 
 /// How a change is rolled out.

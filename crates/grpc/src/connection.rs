@@ -18,6 +18,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, task::AtomicWaker};
+use prometheus::IntCounter;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -28,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use crate::{identity, tls};
+use crate::{ServerMetrics, identity, tls};
 
 /// After an accept that failed for want of file descriptors: time for some to come back.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +41,8 @@ pub struct Seats {
     patience: Duration,
     taken: AtomicUsize,
     unknown: Mutex<VecDeque<Weak<Seat>>>,
+    /// Connections that got no seat, or lost theirs to another.
+    refused: Option<IntCounter>,
 }
 
 /// One connection's seat; whoever lets a call through says so with [`Seat::known`].
@@ -57,14 +60,32 @@ pub struct Seat {
 impl Seats {
     /// `max` connections at most, each with `patience` to make a call that is let through.
     pub fn new(max: usize, patience: Duration) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), patience, taken: AtomicUsize::new(0), unknown: Mutex::default() })
+        Arc::new(Self::empty(max, patience))
+    }
+
+    fn empty(max: usize, patience: Duration) -> Self {
+        let (taken, unknown) = (AtomicUsize::new(0), Mutex::default());
+        Self { max: max.max(1), patience, taken, unknown, refused: None }
+    }
+
+    /// As [`Seats::new`], told in `metrics`.
+    pub fn measured(max: usize, patience: Duration, metrics: &ServerMetrics) -> Arc<Self> {
+        let refused = Some(metrics.connections_refused.clone());
+        let seats = Arc::new(Self { refused, ..Self::empty(max, patience) });
+        metrics.connections_max.set(i64::try_from(seats.max).unwrap_or(i64::MAX));
+        let taken = Arc::clone(&seats);
+        metrics.connections.by(move || taken.taken.load(Ordering::Acquire) as f64);
+        seats
     }
 
     /// A seat; where all are taken that of the oldest connection which is not known, else none.
     fn take(self: &Arc<Self>, peer: Option<SocketAddr>) -> Option<Arc<Seat>> {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.taken.load(Ordering::Acquire) >= self.max && !evict_oldest(&mut unknown) {
-            return None;
+        if self.taken.load(Ordering::Acquire) >= self.max {
+            self.refused.iter().for_each(IntCounter::inc);
+            if !evict_oldest(&mut unknown) {
+                return None;
+            }
         }
         self.taken.fetch_add(1, Ordering::AcqRel);
         let seat = Arc::new(Seat {

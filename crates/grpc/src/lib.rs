@@ -7,8 +7,10 @@ mod access;
 pub mod auth;
 pub mod connection;
 pub mod convert;
+mod expiry;
 pub mod identity;
 pub mod internal;
+pub mod metrics;
 pub mod page;
 pub mod status;
 pub mod tls;
@@ -16,6 +18,7 @@ pub mod tls;
 pub use auth::{AuthLayer, principal};
 pub use identity::ServiceKey;
 pub use internal::is_internal;
+pub use metrics::{MetricsLayer, ServerMetrics};
 pub use status::{from_status, to_item, to_status};
 
 /// The result of every handler.

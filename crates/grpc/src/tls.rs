@@ -16,6 +16,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tonic::transport::{Certificate, Identity};
 use weir_core::{Error, ErrorKind, Result};
 
+use crate::expiry;
+
 /// A listener looks at its files so often at most, when somebody connects: three calls of the system.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// What is spoken over TLS.
@@ -176,6 +178,20 @@ impl Listener {
         let watched = Watched::new(files, |pems| pems.for_listener().map(drop))?;
         let config = watched.pems().for_listener()?;
         Ok(Arc::new(Self(Mutex::new(Current { watched, looked: Instant::now(), config }))))
+    }
+
+    /// When what is in use ends, as unix time in seconds: of each certificate (`server`, `authority`) whose end can be read.
+    pub fn expiry(&self) -> Vec<(String, f64)> {
+        drop(self.config()); // looks whether the files were renewed, also while nobody connects
+        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pems { cert, ca, .. } = current.watched.pems();
+        let ends = [("server", cert), ("authority", ca)].into_iter().filter_map(|(name, pem)| {
+            let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+            // Of a chain, or of several authorities, the first that ends.
+            let first = certificates.filter_map(|certificate| expiry::not_after(&certificate)).min()?;
+            Some((name.to_owned(), first as f64))
+        });
+        ends.collect()
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {

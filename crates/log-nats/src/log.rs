@@ -14,7 +14,7 @@ use weir_core::{
     port::{Bounds, Log, LogIdentity, LogReader},
 };
 
-use crate::{bus::Shared, error, handle::Handle, publish, reader::Reader};
+use crate::{bus::Shared, error, handle::Handle, publish, reader::Reader, reconcile};
 
 /// Questions for ids that are under way at once: a record of 256 KiB comes with each.
 const IDS_AT_ONCE: usize = 8;
@@ -123,6 +123,13 @@ impl Log for NatsLog {
                 let max = seen.bytes_max.unwrap_or_default();
                 return Err(error::full(handle.stream, max, "maximum bytes reached"));
             }
+        }
+        Ok(())
+    }
+
+    async fn durable(&self) -> Result<()> {
+        for stream in Stream::ALL {
+            reconcile::check(&self.shared, stream).await?;
         }
         Ok(())
     }

@@ -132,6 +132,28 @@ async fn settle(shared: &Shared, wanted: &Config, found: &Info) -> Result<()> {
     Ok(())
 }
 
+/// Whether a stream still keeps what it acknowledges as it must: its settings, and as many replicas that are up to date.
+///
+/// # Errors
+/// `FailedPrecondition`: `BUS_STREAM_UNSUITABLE` that names the setting, `BUS_REPLICAS_MISSING`; `Unavailable` of the bus.
+pub(crate) async fn check(shared: &Shared, stream: Stream) -> Result<()> {
+    let wanted = wanted(shared, stream);
+    let found = shared.api.info(&wanted.name).await.map_err(Error::from)?;
+    if let Some(broken) = broken_promise(&wanted, &found.config) {
+        return Err(broken);
+    }
+    let followers = found.cluster.iter().flat_map(|cluster| &cluster.replicas);
+    let current = 1 + followers.filter(|replica| replica.current && !replica.offline).count();
+    if found.config.num_replicas >= wanted.num_replicas && current >= wanted.num_replicas {
+        return Ok(());
+    }
+    let text = format!(
+        "stream {} is kept by {current} replicas that are up to date, and {} are configured (nats.replicas)",
+        wanted.name, wanted.num_replicas
+    );
+    Err(Error::new(ErrorKind::FailedPrecondition, "BUS_REPLICAS_MISSING", text).with_field("nats.replicas"))
+}
+
 /// The settings to change, where something is to change.
 fn update(wanted: &Config, found: &Info) -> Option<Config> {
     let mut updated = found.config.clone();

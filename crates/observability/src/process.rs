@@ -1,15 +1,22 @@
-//! What the process costs.
+//! Which build this is, and what the process costs.
 
 use prometheus::{
-    Counter, Registry,
+    Counter, IntGaugeVec,
     core::{Collector, Desc},
     process_collector::ProcessCollector,
     proto::MetricFamily,
 };
 use rustix::time::{ClockId, clock_gettime};
 use weir_core::{Error, Result};
+use weir_metrics::{Kind, Registrar};
+
+/// The release of every crate of the workspace.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit that was built, where whoever builds says so.
+const REVISION: Option<&str> = option_env!("WEIR_REVISION");
 
 /// CPU time to the nanosecond; the usual `process_cpu_seconds_total` counts whole seconds, too coarse for a benchmark.
+#[derive(Clone)]
 struct CpuTime(Counter);
 
 impl Collector for CpuTime {
@@ -29,14 +36,21 @@ impl Collector for CpuTime {
     }
 }
 
-/// Registers the process's CPU, memory, threads and open files.
+/// Registers which build this is, and the process's CPU, memory, threads and open files.
 ///
 /// # Errors
 /// `Internal` where they are registered already.
-pub fn process_metrics(metrics: &Registry) -> Result<()> {
-    let failed = |source| Error::internal("cannot register the process's metrics").with_source(source);
-    let cpu = Counter::new("weir_process_cpu_seconds_total", "CPU time of this process, user and system")
-        .map_err(failed)?;
-    metrics.register(Box::new(CpuTime(cpu))).map_err(failed)?;
-    metrics.register(Box::new(ProcessCollector::for_self())).map_err(failed)
+pub fn process_metrics(registrar: &Registrar<'_>) -> Result<()> {
+    let build: IntGaugeVec = registrar.gauges(
+        "weir_build_info",
+        "1: the release of this process, and the commit that it was built from where that is known",
+        &["version", "revision"],
+    )?;
+    build.with_label_values(&[VERSION, REVISION.unwrap_or("unknown")]).set(1);
+    let name = "weir_process_cpu_seconds_total";
+    let cpu = Counter::new(name, "CPU time of this process, user and system").map(CpuTime);
+    registrar.add(Kind::Counter, name, cpu)?;
+    registrar.collector(Box::new(ProcessCollector::for_self())).map_err(|source| {
+        Error::internal("the metrics of the process cannot be registered").with_source(source)
+    })
 }

@@ -41,8 +41,35 @@ pub struct Compiled {
     pub(crate) tables: Tables,
     /// One for each action; none where it has no payload.
     pub(crate) payloads: Vec<Option<Template>>,
+    counts: Tally,
+    /// Where they are counted beside other rules.
+    of_all: Option<Arc<Tally>>,
+}
+
+/// How often conditions were evaluated.
+#[derive(Debug, Default)]
+pub struct Tally {
     evaluations: AtomicU64,
     unknown: AtomicU64,
+}
+
+impl Tally {
+    /// Evaluations so far.
+    pub fn evaluations(&self) -> u64 {
+        self.evaluations.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that were unknown.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, truth: Option<bool>) {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        if truth.is_none() {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Compiled {
@@ -72,8 +99,8 @@ impl Compiled {
                 clear_when,
                 tables,
                 payloads,
-                evaluations: AtomicU64::new(0),
-                unknown: AtomicU64::new(0),
+                counts: Tally::default(),
+                of_all: None,
             })
         } else {
             problems.truncate(PROBLEMS_MAX);
@@ -109,18 +136,25 @@ impl Compiled {
 
     /// Evaluations since this value was made.
     pub fn evaluations(&self) -> u64 {
-        self.evaluations.load(Ordering::Relaxed)
+        self.counts.evaluations()
     }
 
     /// Those of them that were unknown.
     pub fn unknown(&self) -> u64 {
-        self.unknown.load(Ordering::Relaxed)
+        self.counts.unknown()
+    }
+
+    /// Also counts its evaluations in `tally`, which outlives it.
+    #[must_use]
+    pub fn counted_in(mut self, tally: Arc<Tally>) -> Self {
+        self.of_all = Some(tally);
+        self
     }
 
     pub(crate) fn count(&self, truth: Option<bool>) {
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
-        if truth.is_none() {
-            self.unknown.fetch_add(1, Ordering::Relaxed);
+        self.counts.count(truth);
+        if let Some(all) = &self.of_all {
+            all.count(truth);
         }
     }
 }

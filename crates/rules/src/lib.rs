@@ -76,7 +76,7 @@ mod suggest;
 mod template;
 
 pub use action::{Action, ActionKind, Command, Trigger, Webhook};
-pub use compiled::{Compiled, RuleSet};
+pub use compiled::{Compiled, RuleSet, Tally};
 pub use duration::{format_duration, parse_duration};
 pub use problem::{Place, Problem, Problems};
 pub use rule::{Rule, Rung, Severity};

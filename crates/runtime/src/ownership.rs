@@ -22,6 +22,8 @@ use weir_core::{
     port::{Leases, Membership},
 };
 
+use weir_metrics::Sampled;
+
 use keeper::Keeper;
 
 /// What the owner of a partition does.
@@ -183,6 +185,20 @@ impl Ownership {
     /// Whether this replica stands first in its view: who does what one of them should do.
     pub fn is_first(&self) -> bool {
         self.desk.state.borrow().first
+    }
+
+    /// Tells, at each scrape, of every partition whether this replica works at it: 1 or 0.
+    pub fn tell(&self, owned: &Sampled) {
+        let desk = Arc::downgrade(&self.desk);
+        owned.by_label(move || {
+            let Some(desk) = desk.upgrade() else { return Vec::new() };
+            let state = desk.state.borrow();
+            let works = |partition| matches!(state.mine.get(&partition), Some(Standing::Works));
+            (0..desk.partitions)
+                .map(Partition)
+                .map(|partition| (partition.to_string(), f64::from(u8::from(works(partition)))))
+                .collect()
+        });
     }
 
     /// Whether each partition that is this replica's works; true where it has none.

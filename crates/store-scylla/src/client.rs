@@ -1,6 +1,13 @@
 //! The session with the servers: a bound on what is under way, and retries of what may be repeated.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -46,6 +53,8 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Client {
     session: Session,
     slots: Semaphore,
+    /// Attempts that failed and were followed by another.
+    retries: AtomicU64,
     pub(crate) keyspace: String,
     pub(crate) data_center: Option<String>,
     pub(crate) timeout: Duration,
@@ -84,6 +93,7 @@ impl Client {
         Ok(Self {
             session,
             slots: Semaphore::new(config.concurrency),
+            retries: AtomicU64::new(0),
             keyspace: config.keyspace.clone(),
             data_center: config.data_center.clone(),
             timeout: config.request_timeout,
@@ -102,7 +112,7 @@ impl Client {
     /// Prepares a statement that the driver must not repeat.
     pub(crate) async fn prepare_once(&self, cql: String) -> Result<PreparedStatement> {
         let what = format!("prepare {cql:?}");
-        let mut attempts = Attempts::new(&what);
+        let mut attempts = Attempts::new(&what, &self.retries);
         loop {
             match self.session.prepare(cql.as_str()).await {
                 Ok(mut prepared) => {
@@ -133,7 +143,7 @@ impl Client {
         values: &(impl SerializeRow + Sync),
         from: &PagingState,
     ) -> Result<(QueryResult, PagingStateResponse)> {
-        let mut attempts = Attempts::new(what);
+        let mut attempts = Attempts::new(what, &self.retries);
         loop {
             let slot = self.slot().await;
             match self.session.execute_single_page(statement, values, from.clone()).await {
@@ -150,7 +160,7 @@ impl Client {
         batch: &Batch,
         values: &(impl BatchValues + Sync),
     ) -> Result<()> {
-        let mut attempts = Attempts::new(what);
+        let mut attempts = Attempts::new(what, &self.retries);
         loop {
             let slot = self.slot().await;
             match self.session.batch(batch, values).await {
@@ -206,7 +216,7 @@ impl Client {
     {
         let mut statement = Statement::new(cql);
         statement.set_is_idempotent(true);
-        let mut attempts = Attempts::new(cql);
+        let mut attempts = Attempts::new(cql, &self.retries);
         loop {
             let slot = self.slot().await;
             match self.session.query_unpaged(statement.clone(), ()).await {
@@ -239,6 +249,11 @@ impl Client {
         state.get_nodes_info().iter().filter(counts).cloned().collect()
     }
 
+    /// Attempts so far that failed and were followed by another.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
     async fn slot(&self) -> Option<SemaphorePermit<'_>> {
         self.slots.acquire().await.ok() // it is never closed
     }
@@ -249,11 +264,12 @@ struct Attempts<'a> {
     what: &'a str,
     left: usize,
     backoff: Backoff,
+    retries: &'a AtomicU64,
 }
 
 impl<'a> Attempts<'a> {
-    fn new(what: &'a str) -> Self {
-        Self { what, left: ATTEMPTS - 1, backoff: Backoff::new(BACKOFF.0, BACKOFF.1) }
+    fn new(what: &'a str, retries: &'a AtomicU64) -> Self {
+        Self { what, left: ATTEMPTS - 1, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), retries }
     }
 
     /// Gives the slot of a failed attempt free and waits before the next, unless there shall be none.
@@ -263,6 +279,7 @@ impl<'a> Attempts<'a> {
             return Err(failure::of_request(self.what, source));
         }
         self.left -= 1;
+        self.retries.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(what = self.what, error = %source, "a request to a CQL server failed and is repeated");
         self.backoff.wait().await;
         Ok(())

@@ -37,6 +37,11 @@ impl ScyllaStore {
         Ok(Arc::new(Self { client, records, telemetry, watch, detail }))
     }
 
+    /// Requests so far that a server failed or left unanswered, and that were made again before anybody was told.
+    pub fn retries(&self) -> u64 {
+        self.client.retries()
+    }
+
     /// For people: which servers, how many nodes, and when they write their commit log, as it was at the start.
     pub fn detail(&self) -> String {
         self.detail.clone()

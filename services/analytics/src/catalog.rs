@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use weir_core::{Result, TenantId, Uid};
-use weir_rules::Compiled;
+use weir_rules::{Compiled, Tally};
 
 use crate::rules::Store;
 
@@ -30,11 +30,17 @@ pub(crate) struct Catalog {
     store: Store,
     tenants: Mutex<HashMap<TenantId, Current>>,
     compiled: Mutex<HashMap<(Uid, u64), Weak<Compiled>>>,
+    tally: Arc<Tally>,
 }
 
 impl Catalog {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, tenants: Mutex::default(), compiled: Mutex::default() }
+        Self { store, tenants: Mutex::default(), compiled: Mutex::default(), tally: Arc::default() }
+    }
+
+    /// What its rules were evaluated, all together.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// The rules of a tenant as they are stored at this moment: whoever created a rule before a reading was published has
@@ -90,7 +96,7 @@ impl Catalog {
         }
         match Compiled::new(rule, None) {
             Ok(compiled) => {
-                let compiled = Arc::new(compiled);
+                let compiled = Arc::new(compiled.counted_in(Arc::clone(&self.tally)));
                 let mut known = self.compiled.lock();
                 if known.len() >= SWEEP && known.len().is_power_of_two() {
                     known.retain(|_, compiled| compiled.strong_count() > 0);

@@ -130,7 +130,17 @@ impl Service {
         Ok(service)
     }
 
+    /// How what is counted elsewhere is read at a scrape.
+    fn tell_use(&self) {
+        let metrics = &self.shared.metrics;
+        self.ownership.tell(&metrics.owned);
+        let (evaluations, unknown) = (self.catalog.tally(), self.catalog.tally());
+        metrics.evaluations.by(move || evaluations.evaluations() as f64);
+        metrics.unknown.by(move || unknown.unknown() as f64);
+    }
+
     async fn run(self: &Arc<Self>, written: SignalStream) -> Result<()> {
+        self.tell_use();
         let shared = Arc::clone(&self.shared);
         self.spawn(async move { shared.marks.listen(written).await });
         // Listening begins before anything is read, so that no change falls in between.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use weir_core::{
     ErrorKind, Partition, Position, Result, Stream, Uid,
-    command::{Command, DeviceKey, Request, State},
+    command::{Command, DeviceKey, Request},
     json,
     port::{Record, Signal, Table, Write},
 };
@@ -165,7 +165,7 @@ impl Service {
             let request = command.request;
             self.backlog.leave(request.to.uid, request.id);
             self.timers.lower(partition, request.expires_at);
-            self.metrics.came_into(State::Queued);
+            self.metrics.queued();
             self.tell(&request.to, request.id).await;
             rung.insert(request.to.uid, request.to);
         }

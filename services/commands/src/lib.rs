@@ -42,3 +42,11 @@ mod watch;
 
 pub use config::Config;
 pub use service::Service;
+
+/// Registers every metric of this service, for the inventory.
+///
+/// # Errors
+/// `Internal` where one is registered already.
+pub fn register_metrics(registrar: &weir_metrics::Registrar<'_>) -> weir_core::Result<()> {
+    metrics::Metrics::register(registrar).map(drop)
+}

@@ -44,7 +44,9 @@ impl Work for Owner {
         }
     }
 
-    fn failed(&self, _: Partition, _: &Error) {}
+    fn failed(&self, _: Partition, _: &Error) {
+        self.0.metrics.restarts.inc();
+    }
 }
 
 impl Service {

@@ -95,6 +95,7 @@ impl Service {
             registry,
             clock,
         });
+        service.ownership.tell(&service.metrics.owned);
         service.tasks.spawn(Arc::clone(&service).listen(written, changed));
         service.tasks.spawn(Arc::clone(&service).sweep());
         service.tasks.spawn(Arc::clone(&service).trim());
@@ -144,8 +145,9 @@ impl Service {
                 keep,
                 &*self.clock,
             );
-            if let Err(error) = trimmed.await {
-                tracing::warn!(%error, "cannot trim stream commands; will try again");
+            match trimmed.await {
+                Ok(trimmed) => self.metrics.trim.tell(&trimmed),
+                Err(error) => tracing::warn!(%error, "cannot trim stream commands; will try again"),
             }
         }
     }

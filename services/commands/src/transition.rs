@@ -10,6 +10,7 @@ use weir_core::{
 use crate::{
     Service,
     machine::{Event, Held, Moved, apply},
+    metrics::Before,
     store::{
         DEVICES, Entry, OPEN, Pending, SESSION, Versioned, command_key, device_place, pending_key,
         position_key,
@@ -70,7 +71,7 @@ impl Service {
         if command.state.is_final() && matches!(event, Event::Expired) {
             return Ok(command); // most timers find this
         }
-        let (id, position, before) = (command.request.id, command.position, command.state);
+        let (id, position, before) = (command.request.id, command.position, Before::of(&command));
         let place = device_place(&command.request.to);
         let pending: Option<Versioned<Pending>> =
             self.store.get(DEVICES, &place, &pending_key(position)).await?;
@@ -90,7 +91,8 @@ impl Service {
         ];
         writes.extend(fence.map(|version| Write::check(SESSION, Expect::Version(version))));
         self.store.commit(DEVICES, &place, writes).await?;
-        if held.command.state != before {
+        if held.command.state != before.state {
+            self.metrics.moved(&before, &held.command, now);
             self.moved(&held.command).await;
         }
         Ok(held.command)
@@ -99,7 +101,6 @@ impl Service {
     /// What follows a change: those who wait are told, the next command may leave.
     async fn moved(&self, command: &Command) {
         let (state, to) = (command.state, &command.request.to);
-        self.metrics.came_into(state);
         self.tell(to, command.request.id).await;
         if state.is_final()
             && let Err(error) = self.close(&Entry::of(command)).await

@@ -131,6 +131,11 @@ impl Access {
         Self { registry, cache: Mutex::default(), revoked: Mutex::default(), changes }
     }
 
+    /// How many devices are remembered.
+    pub(crate) fn cached(&self) -> usize {
+        self.cache.lock().found.len()
+    }
+
     /// Whether what this caller showed still counts, as far as was heard.
     ///
     /// # Errors

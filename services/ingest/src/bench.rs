@@ -12,8 +12,8 @@ use crate::{
     access::DeviceAccess,
     config::Config,
     decode::{Decoder, Format},
-    intake::{Intake, Pending},
-    metrics::Metrics,
+    intake::{Intake, Pending, Source},
+    metrics::{Metrics, Protocol},
 };
 
 /// Decodes payloads of devices, and puts them into the log.
@@ -76,7 +76,7 @@ impl Bench {
             {
                 oldest.await?;
             }
-            pending.push_back(path.0.enqueue(message).await?);
+            pending.push_back(path.0.enqueue(message, Source::now(Protocol::Mqtt, payload.len())).await?);
         }
         for ack in pending {
             ack.await?;
@@ -91,7 +91,7 @@ impl Path {
     /// # Errors
     /// As those of the engines.
     pub async fn start(log: Arc<dyn Log>, records: Arc<dyn Records>, partitions: u16) -> Result<Self> {
-        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new())?);
+        let metrics = Arc::new(Metrics::new(&prometheus::Registry::new(), "process")?);
         Intake::start(&Config::default().intake, log, records, partitions, metrics).await.map(Self)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weir_config::ByteSize;
+use weir_config::{ByteSize, Durability};
 use weir_core::{Error, Result};
 
 /// The device edge.
@@ -14,6 +14,9 @@ pub struct Config {
     /// `log.partitions`, filled in by whoever starts the service.
     #[serde(skip)]
     pub partitions: u16,
+    /// `log.durability`, filled in by whoever starts the service: what an acknowledgement is counted as.
+    #[serde(skip)]
+    pub durability: Durability,
     /// What one message, reading or connection may be.
     pub limits: Limits,
     /// How messages wait for the log.
@@ -30,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             partitions: 16, // as `log.partitions`
+            durability: Durability::default(),
             limits: Limits::default(),
             intake: IntakeConfig::default(),
             mqtt: MqttConfig::default(),

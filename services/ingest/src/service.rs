@@ -22,7 +22,7 @@ use crate::{
     edge::Edge,
     http,
     intake::Intake,
-    metrics::Metrics,
+    metrics::{Metrics, Protocol},
     mqtt,
     sessions::{Replicas, Sessions},
     unauthenticated::Unauthenticated,
@@ -80,7 +80,7 @@ impl Service {
         metrics: &prometheus::Registry,
     ) -> Result<Arc<Self>> {
         config.check()?;
-        let metrics = Arc::new(Metrics::new(metrics)?);
+        let metrics = Arc::new(Metrics::new(metrics, config.durability.as_str())?);
         let heard = Heard {
             changes: signals.subscribe(Topic::Registry).await,
             bells: signals.subscribe(Topic::Commands).await,
@@ -121,8 +121,26 @@ impl Service {
             end: CancellationToken::new(),
             background: TaskTracker::new(),
         });
+        service.tell_use();
         service.spawn_background(heard, replicas, membership);
         Ok(service)
+    }
+
+    /// How full what is bounded here may be, and how full it is.
+    fn tell_use(&self) {
+        let Edge { metrics, config, unauthenticated, .. } = &*self.edge;
+        for protocol in [Protocol::Mqtt, Protocol::Http] {
+            let max = i64::try_from(config.limits.connections).unwrap_or(i64::MAX);
+            metrics.connections_max.with_label_values(&[protocol.as_str()]).set(max);
+        }
+        let capacity = i64::try_from(config.limits.unauthenticated_buffers.0).unwrap_or(i64::MAX);
+        metrics.unauthenticated.capacity.set(capacity);
+        let seats = Arc::clone(unauthenticated);
+        metrics.unauthenticated.bytes.by(move || seats.bytes() as f64);
+        let seats = Arc::clone(unauthenticated);
+        metrics.unauthenticated.evicted.by(move || seats.evicted() as f64);
+        let edge = Arc::downgrade(&self.edge);
+        metrics.devices_cached.by(move || edge.upgrade().map_or(0, |edge| edge.access.cached()) as f64);
     }
 
     fn spawn_background(&self, heard: Heard, replicas: Arc<Replicas>, membership: Box<dyn Membership>) {

@@ -19,6 +19,8 @@ pub(crate) struct Unauthenticated {
 struct Seats {
     next: u64,
     bytes: usize,
+    /// How many had to make room so far.
+    evicted: u64,
     /// By age: the first is the oldest.
     taken: BTreeMap<u64, Taken>,
 }
@@ -53,6 +55,16 @@ impl Unauthenticated {
         Seat { number, evicted, of: Arc::clone(self) }
     }
 
+    /// What all of them hold, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.seats.lock().bytes
+    }
+
+    /// How many had to make room so far.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.seats.lock().evicted
+    }
+
     /// Closes the oldest, for a process that has run out of something else (file descriptors).
     pub(crate) fn evict_oldest(&self) {
         self.seats.lock().evict_oldest();
@@ -67,6 +79,7 @@ impl Seats {
     fn evict_oldest(&mut self) -> bool {
         let Some((_, oldest)) = self.taken.pop_first() else { return false };
         self.bytes -= oldest.bytes;
+        self.evicted += 1;
         oldest.evict.notify_one();
         true
     }

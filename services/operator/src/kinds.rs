@@ -7,7 +7,7 @@ use kube::{
 use serde_json::Value;
 
 /// Group, version, kind and plural.
-const KINDS: [(&str, &str, &str, &str); 9] = [
+const KINDS: [(&str, &str, &str, &str); 10] = [
     ("", "v1", "ServiceAccount", "serviceaccounts"),
     ("", "v1", "ConfigMap", "configmaps"),
     ("", "v1", "Service", "services"),
@@ -17,6 +17,7 @@ const KINDS: [(&str, &str, &str, &str); 9] = [
     ("apps", "v1", "Deployment", "deployments"),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+    ("monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules"),
 ];
 
 /// Every kind, as the API server is asked for it.

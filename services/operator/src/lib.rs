@@ -32,5 +32,13 @@ pub use render::{Rendered, crds, render};
 pub use service::{Options, run};
 pub use wait::wait;
 
+/// Registers every metric of the operator, for the inventory.
+///
+/// # Errors
+/// `Internal` where one is registered already.
+pub fn register_metrics(registrar: &weir_metrics::Registrar<'_>) -> weir_core::Result<()> {
+    metrics::Metrics::register(registrar).map(drop)
+}
+
 /// The field manager of everything that the operator writes.
 pub const MANAGER: &str = "weir-operator";

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
@@ -101,7 +101,7 @@ pub async fn run(options: Options, binary: Arc<dyn Binary>, stop: CancellationTo
     let client = Client::try_from(config).map_err(|error| of_kube("the API server", error))?;
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
-    weir_observability::process_metrics(&registry)?;
+    weir_observability::process_metrics(&weir_metrics::Registrar::new(&registry))?;
     let listener = tokio::net::TcpListener::bind(options.admin).await.map_err(|source| {
         Error::unavailable(format!("cannot listen on {}: {source}", options.admin)).with_source(source)
     })?;
@@ -239,8 +239,9 @@ where
 
 async fn reconcile(cluster: Arc<WeirCluster>, context: Arc<Context>) -> Result<Action> {
     let name = desired::shown(&cluster);
+    let began = Instant::now();
     let done = step(&cluster, &context).await;
-    context.metrics.reconciled(done.is_ok());
+    context.metrics.reconciled(done.is_ok(), began.elapsed().as_secs_f64());
     if done.is_ok() {
         context.backoff.done(&name);
     }

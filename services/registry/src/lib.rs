@@ -34,3 +34,11 @@ pub use bootstrap::token;
 pub use config::Config;
 pub use secret::Peppers;
 pub use service::Service;
+
+/// Registers every metric of this service, for the inventory.
+///
+/// # Errors
+/// `Internal` where one is registered already.
+pub fn register_metrics(registrar: &weir_metrics::Registrar<'_>) -> weir_core::Result<()> {
+    metrics::Metrics::register(registrar).map(drop)
+}

@@ -77,9 +77,34 @@ impl Service {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        service.tell_use(config.cache_entries);
         service.check_peppers().await?;
         service.tasks.spawn(Arc::clone(&service).listen(heard));
         Ok(service)
+    }
+
+    /// How full the caches are, as it is read at a scrape, and how full they may be.
+    fn tell_use(self: &Arc<Self>, entries: usize) {
+        self.metrics.may_cache(&[
+            ("devices", entries),
+            ("profiles", SMALL_CACHE),
+            ("tenants", SMALL_CACHE),
+            ("credentials", entries),
+            ("selections", SELECTIONS),
+        ]);
+        let this = Arc::downgrade(self);
+        self.metrics.cached.by_label(move || {
+            let Some(this) = this.upgrade() else { return Vec::new() };
+            [
+                ("devices", this.devices.len()),
+                ("profiles", this.profiles.len()),
+                ("tenants", this.enabled.len()),
+                ("credentials", this.verified.len()),
+                ("selections", this.selections.len()),
+            ]
+            .map(|(cache, entries)| (cache.to_owned(), entries as f64))
+            .into()
+        });
     }
 
     /// Forgets what others say has changed.

@@ -38,3 +38,11 @@ mod writer;
 
 pub use config::{Config, QueryConfig, WriterConfig};
 pub use service::{PartitionLag, Service};
+
+/// Registers every metric of this service, for the inventory.
+///
+/// # Errors
+/// `Internal` where one is registered already.
+pub fn register_metrics(registrar: &weir_metrics::Registrar<'_>) -> weir_core::Result<()> {
+    metrics::Metrics::register(registrar).map(drop)
+}

@@ -114,9 +114,26 @@ impl Service {
             shared,
             ownership,
         });
+        service.tell_use();
         service.spawn_tasks(heard, clock);
         service.ownership.start(Arc::new(Owner(Arc::clone(&service.shared)))).await?;
         Ok(service)
+    }
+
+    /// How what is bounded here is read at a scrape.
+    fn tell_use(&self) {
+        let metrics = &self.shared.metrics;
+        self.ownership.tell(&metrics.owned);
+        let max = self.shared.slots.available_permits();
+        metrics.writer.slots_max.set(i64::try_from(max).unwrap_or(i64::MAX));
+        let shared = Arc::downgrade(&self.shared);
+        metrics.writer.slots.by(move || {
+            shared.upgrade().map_or(0, |shared| max.saturating_sub(shared.slots.available_permits())) as f64
+        });
+        let queries = Arc::clone(&self.queries);
+        metrics.running.by(move || queries.running() as f64);
+        let (queries, tails) = (Arc::clone(&self.queries), Arc::clone(&self.tails));
+        metrics.refused.by(move || (queries.refused() + tails.refused()) as f64);
     }
 
     fn spawn_tasks(&self, heard: SignalStream, clock: Arc<dyn Clock>) {

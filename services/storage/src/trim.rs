@@ -28,7 +28,7 @@ pub(crate) async fn trim(
         }
         let (log, records) = (&*shared.log, &*shared.records);
         match trim_once(log, records, Stream::Readings, &READERS, partitions, keep, &*clock).await {
-            Ok(through) => shared.metrics.trimmed.set(i64::try_from(through).unwrap_or(i64::MAX)),
+            Ok(trimmed) => shared.metrics.trim.tell(&trimmed),
             Err(error) => tracing::warn!(%error, "the stream of readings was not trimmed"),
         }
     }

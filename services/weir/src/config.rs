@@ -74,6 +74,7 @@ impl Config {
     pub(crate) fn share(&mut self) {
         let (partitions, keep) = (self.log.partitions, self.log.keep);
         self.ingest.partitions = partitions;
+        self.ingest.durability = self.log.durability;
         self.storage.partitions = partitions;
         self.storage.keep = keep;
         self.analytics.partitions = partitions;

@@ -29,6 +29,8 @@ pub(crate) struct Engines {
     pub(crate) records: Arc<dyn Records>,
     /// Telemetry.
     pub(crate) telemetry: Arc<dyn TelemetryStore>,
+    /// Requests to a server of the store that were repeated so far.
+    pub(crate) retries: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Which engines these are and what their acknowledgements survive, for `/readyz`.
     pub(crate) detail: Vec<String>,
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use prometheus::Registry;
 use weir_clients::certificates;
 use weir_core::{Error, ErrorKind, Result, TenantId, principal::Scope};
 use weir_grpc::ServiceKey;
@@ -110,7 +111,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     // The embedded readers record which log they read before anything is published; registry alone touches no log.
     let targets = if config.is_shared()? { "registry" } else { "all" };
     let engines = engines::open(&config).await?;
-    let running = Running::start(config, engines, peppers, &parse(targets)?).await?;
+    let running = Running::start(config, engines, peppers, Registry::new(), &parse(targets)?).await?;
     let told = match first_token(&running, &tenant, args.another_token, imported.as_deref()).await {
         Ok(Some(_)) if imported.is_some() => {
             Ok(format!("tenant {tenant}, its first token is the one that was given"))

@@ -7,6 +7,7 @@ mod engines;
 mod init;
 mod limits;
 mod listeners;
+mod measure;
 mod migrate;
 mod node;
 mod operator;
@@ -62,6 +63,9 @@ enum Command {
     /// Print the JSON Schema of the configuration file
     #[command(hide = true, after_help = "Example:\n  weir config-schema > weir.schema.json")]
     ConfigSchema,
+    /// Print every metric of every process, as JSON
+    #[command(hide = true, after_help = "Example:\n  weir metrics-inventory | jq -r '.[].name'")]
+    MetricsInventory,
     #[command(flatten)]
     Client(Box<weir_cli::Command>),
 }
@@ -104,6 +108,7 @@ fn run(weir: Weir) -> Result<()> {
                 Ok(())
             }
             Command::ConfigSchema => signals::say(&config::schema()?),
+            Command::MetricsInventory => signals::say(&measure::inventory()?),
             Command::Client(command) => weir_cli::run(*command, &weir.global).await,
         }
     });

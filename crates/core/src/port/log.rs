@@ -117,6 +117,15 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// What a publish would fail with.
     async fn writable(&self) -> Result<()>;
+
+    /// Whether what it acknowledges is as durable as it was opened for, as far as that can be asked: somebody may have
+    /// changed a server's stream, or its replicas may be gone. An engine that writes itself stays what it was opened as.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` that names what is not as it must be; `Unavailable` where the log is away.
+    async fn durable(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads one partition in order.

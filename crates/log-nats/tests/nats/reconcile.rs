@@ -68,6 +68,25 @@ async fn an_existing_stream_that_would_break_a_promise_is_refused_by_the_name_of
     }
 }
 
+/// Somebody changes the stream while Weir runs.
+#[tokio::test]
+async fn a_stream_that_was_changed_since_the_start_is_told_as_not_durable() {
+    let Some(servers) = world::one() else { return };
+    let config = world::config(&servers, 1);
+    let log = Bus::connect(&config, world::options()).await.unwrap().log();
+    log.durable().await.unwrap();
+    let admin = world::admin(&servers).await;
+    let name = format!("{}_readings", config.prefix);
+    let mut stream = admin.get_stream(&name).await.unwrap();
+    let as_made = stream.info().await.unwrap().config.clone();
+    let changed = StreamConfig { max_age: Duration::from_secs(86_400), ..as_made.clone() };
+    admin.update_stream(&changed).await.unwrap();
+    let error = log.durable().await.unwrap_err();
+    assert_eq!((error.reason(), error.field()), ("BUS_STREAM_UNSUITABLE", Some("max_age")));
+    admin.update_stream(&as_made).await.unwrap();
+    log.durable().await.unwrap();
+}
+
 /// The name of the other stream is told.
 #[tokio::test]
 async fn a_stream_that_has_the_subjects_is_named() {

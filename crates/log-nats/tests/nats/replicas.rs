@@ -38,6 +38,33 @@ async fn another_leader(server: &nats::Bus, servers: &[String], prefix: &str, fo
     }
 }
 
+/// Two of three still acknowledge, on fewer disks than was promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_gone_is_told_until_it_is_back() {
+    let Some(server) = world::own(nats::Options { nodes: 3, ..nats::Options::default() }) else { return };
+    let servers = server.servers();
+    let config = world::config(&servers, 3);
+    let log = world::connect(&config).await.log();
+    let becomes = async |durable: bool| {
+        let until = Instant::now() + world::PATIENCE;
+        loop {
+            match log.durable().await {
+                Ok(()) if durable => return,
+                Err(error) if !durable && error.reason() == "BUS_REPLICAS_MISSING" => return,
+                told => assert!(Instant::now() < until, "not {durable}: {told:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    becomes(true).await;
+    let follower = (leader(&server, &servers, &config.prefix).await + 1) % server.nodes();
+    server.kill(follower);
+    becomes(false).await;
+    world::publish(&*log, Partition(0), 1).await;
+    server.start_again(follower).unwrap();
+    becomes(true).await;
+}
+
 /// Partition `n` gets `n·1000 + 1 …` while the stream's leader is killed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_killed_while_publishing_and_reading_loses_nothing_acknowledged() {

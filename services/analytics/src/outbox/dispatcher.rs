@@ -5,7 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ impl Dispatcher {
         metrics: Arc<Metrics>,
         kill: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let this = Self(Arc::new(Inner {
             slots: Slots::new(config.concurrency as usize),
             alarms,
             commands,
@@ -93,7 +93,23 @@ impl Dispatcher {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             kill,
-        }))
+        }));
+        this.tell_use();
+        this
+    }
+
+    /// How much waits and is under way, as it is read at a scrape.
+    fn tell_use(&self) {
+        let Inner { metrics, slots, config, .. } = &*self.0;
+        metrics.actions.trying_max.set(i64::from(config.concurrency));
+        metrics.actions.trying.by_label(slots.running());
+        let inner = Arc::downgrade(&self.0);
+        metrics.actions.waiting.by(move || {
+            let waiting = |inner: Arc<Inner>| -> usize {
+                inner.lanes.lock().lanes.values().map(|lane| lane.rows.len()).sum()
+            };
+            inner.upgrade().map_or(0, waiting) as f64
+        });
     }
 
     /// Takes rows that are durable. One that it has already is not taken twice.
@@ -205,9 +221,11 @@ impl Inner {
             // What has no slot yet when the service stops is tried after the next start.
             let slot = self.stop.run_until_cancelled(self.slots.acquire(&row));
             let Some(Some(_slot)) = slot.await else { return };
-            self.attempt(&row).await
+            let began = Instant::now();
+            let outcome = self.attempt(&row).await;
+            self.metrics.actions.attempted(row.job.kind(), outcome.as_str(), began.elapsed().as_secs_f64());
+            outcome
         };
-        self.metrics.attempted(row.job.kind(), outcome.as_str());
         if let Outcome::Failed { error } = &outcome {
             tracing::warn!(rule = %row.rule, device = %row.device.device, kind = row.job.kind(), error, "an action was given up");
         }

@@ -41,6 +41,16 @@ impl Slots {
         }
     }
 
+    /// How many tries are under way, by kind, whenever it is called.
+    pub(super) fn running(&self) -> impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static {
+        let kinds = [("command", Arc::clone(&self.commands)), ("webhook", Arc::clone(&self.webhooks))];
+        let kinds = kinds.map(|(kind, slots)| (kind, slots.available_permits(), slots));
+        move || {
+            let used = |max: usize, slots: &Semaphore| max.saturating_sub(slots.available_permits()) as f64;
+            kinds.iter().map(|(kind, max, slots)| ((*kind).to_owned(), used(*max, slots))).collect()
+        }
+    }
+
     /// Waits for a place for a try of `row`; none where there never will be one.
     pub(super) async fn acquire(&self, row: &Row) -> Option<Slot> {
         let (all, of_tenant) = match row.job {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use weir_core::{Error, ErrorKind, Position, Result, TenantId, Uid, port::Record};
 use weir_frame::Frame;
 
-use super::{change::Facts, intake::Speakers, recover::Owned};
+use super::{change::Facts, intake::Speakers, recover::Owned, state::Fed};
 
 /// A frame of the log; none of it where it cannot be decoded.
 struct Decoded {
@@ -132,8 +132,12 @@ impl Owned {
             return Err(Error::aborted("the log began again at or below a frame that was just read"));
         }
         if let Some(frame) = &decoded.frame {
-            let (effects, readings) = self.memory.feed(frame, decoded.at.generation, decoded.at.sequence);
+            let Fed { effects, readings, newest } =
+                self.memory.feed(frame, decoded.at.generation, decoded.at.sequence);
             self.shared.metrics.readings.inc_by(readings);
+            if let Some(newest) = newest {
+                self.shared.metrics.behind.passed(self.partition, newest);
+            }
             self.shared.metrics.frames.inc();
             // Before what follows can be seen: a test that is made because of it covers it.
             self.shared.evaluated.lock().insert(self.partition, (decoded.at.generation, decoded.at.sequence));

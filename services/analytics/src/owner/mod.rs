@@ -68,6 +68,7 @@ pub(crate) struct Owner(pub(crate) Arc<Shared>);
 impl Work for Owner {
     async fn own(&self, held: &Held) -> Result<()> {
         let (shared, partition) = (&self.0, held.partition());
+        shared.metrics.behind.begin(partition);
         let ended = async {
             let mut owned = Owned::recover(Arc::clone(shared), partition).await?;
             held.works();
@@ -89,6 +90,6 @@ impl Work for Owner {
     fn ended(&self, partition: Partition) {
         self.0.dispatcher.release(partition);
         self.0.evaluated.lock().remove(&partition);
-        let _ = self.0.metrics.lag.remove_label_values(&[&partition.to_string()]); // one that is not there is not removed
+        self.0.metrics.forget(partition);
     }
 }

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_core::{
-    Error, Position, Result,
+    Error, Position, Result, Timestamp,
     port::{Batch, LogReader},
 };
 
@@ -47,12 +47,13 @@ impl Owned {
                 (reader, batch) = &mut reading => {
                     let batch = batch?;
                     let end = batch.end;
+                    let stored_at = batch.records.last().map(|last| last.stored_at);
                     if batch.records.is_empty() {
                         self.idle(batch.end).await?;
                     } else {
                         self.take(batch.records).await?;
                     }
-                    self.tell_lag(end);
+                    self.tell_lag(end, stored_at);
                     // Only a read that comes back empty at once says that nothing is unread.
                     reading = read(reader, if self.caught_up { READ_WAIT } else { Duration::ZERO });
                 }
@@ -64,7 +65,10 @@ impl Owned {
         self.checkpoint().await
     }
 
-    fn tell_lag(&self, end: u64) {
+    /// `stored_at`: when the log stored the last of what was just evaluated; none where nothing was unread.
+    fn tell_lag(&self, end: u64, stored_at: Option<Timestamp>) {
+        let behind = &self.shared.metrics.behind;
+        behind.reached(self.partition, stored_at.unwrap_or_else(|| self.shared.clock.now()));
         let reached = self.next_position().sequence.saturating_sub(1);
         let behind = i64::try_from(end.saturating_sub(reached)).unwrap_or(i64::MAX);
         self.shared.metrics.lag.with_label_values(&[&self.partition.to_string()]).set(behind);
@@ -151,6 +155,7 @@ impl Owned {
         };
         let surplus = self.list.surplus(self.checkpoints.pointer.applied);
         let dirty = self.memory.take_dirty()?;
+        self.shared.metrics.holds(self.partition, self.memory.open_alarms(), self.memory.devices.len());
         self.checkpoints.save(&mut self.claim, self.progress.clone(), pointer, dirty, surplus).await?;
         let took = began.elapsed();
         let pause = (took * CHECKPOINT_SHARE).clamp(

@@ -97,6 +97,14 @@ struct Head {
     known: bool,
 }
 
+/// What came of a frame.
+pub(super) struct Fed {
+    pub(super) effects: Vec<Effect>,
+    pub(super) readings: u64,
+    /// The newest event time among them.
+    pub(super) newest: Option<Timestamp>,
+}
+
 /// Everything of a partition.
 pub(crate) struct Memory {
     partition: Partition,
@@ -273,9 +281,9 @@ impl Memory {
         out.extend(tracked.effects(transitions));
     }
 
-    /// Evaluates a frame; gives what follows and how many readings there were.
-    pub(super) fn feed(&mut self, frame: &Frame, generation: u32, sequence: u64) -> (Vec<Effect>, u64) {
-        let (mut out, mut readings) = (Vec::new(), 0);
+    /// Evaluates a frame; gives what follows, how many readings there were and the newest event time among them.
+    pub(super) fn feed(&mut self, frame: &Frame, generation: u32, sequence: u64) -> Fed {
+        let (mut out, mut readings, mut newest) = (Vec::new(), 0, None);
         self.dirty = true;
         for message in frame.messages() {
             let Some(tracked) = self.devices.get_mut(&message.uid()) else { continue };
@@ -290,10 +298,16 @@ impl Memory {
                 let transitions = tracked.state.feed(&tracked.set, &tracked.device, position, &reading);
                 out.extend(tracked.effects(transitions));
                 readings += 1;
+                newest = newest.max(Some(reading.ts));
             }
             tracked.dirty = true;
         }
-        (out, readings)
+        Fed { effects: out, readings, newest }
+    }
+
+    /// How many alarms are open.
+    pub(super) fn open_alarms(&self) -> usize {
+        self.devices.values().map(|tracked| tracked.state.open_alarms().count()).sum()
     }
 
     /// Begins to follow a device of which nothing is known but that it speaks.

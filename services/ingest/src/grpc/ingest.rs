@@ -18,7 +18,11 @@ use weir_proto::{
 };
 
 use super::{PROTOCOL, check_size, publisher, stream};
-use crate::{edge::Edge, intake::Pending, publish};
+use crate::{
+    edge::Edge,
+    intake::{Pending, Source},
+    publish,
+};
 
 /// Answers that wait for a slow client; then its stream is not read.
 const ANSWERS: usize = 64;
@@ -45,22 +49,23 @@ impl Api {
     }
 }
 
-/// Takes an item in: what is good goes to the log, what is not has its status. Waits for room as long as it takes, unless
-/// `patient` is false.
+/// Takes an item of so many bytes in: what is good goes to the log, what is not has its status. Waits for room as long as it
+/// takes, unless `patient` is false.
 pub(super) async fn take(
     edge: &Edge,
     who: &Principal,
     device: &str,
     readings: Vec<Reading>,
     traceparent: &str,
-    patient: bool,
+    (bytes, patient): (usize, bool),
 ) -> Result<Taken> {
     let device = publisher(edge, who, device).await?;
     let trace = publish::trace_context(traceparent)?;
     let readings = edge.decoder.readings(&device, readings)?;
     let statuses = readings.iter().map(|reading| to_item(reading.as_ref().map(drop))).collect();
     for error in readings.iter().filter_map(|reading| reading.as_ref().err()) {
-        edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+        edge.metrics.refused(PROTOCOL, error);
+        edge.metrics.tenants.refused(&device.device.tenant);
     }
     let good: Vec<_> = readings.into_iter().flatten().collect();
     let count = good.len();
@@ -68,25 +73,28 @@ pub(super) async fn take(
         return Ok(Taken { pending: None, statuses, good: 0 });
     }
     let message = device.message(good, trace);
+    let source = Source::now(PROTOCOL, bytes);
     let pending = if patient {
-        edge.intake.enqueue(message).await?
+        edge.intake.enqueue(message, source).await?
     } else {
-        edge.intake.enqueue_within(message, publish::PATIENCE).await?
+        edge.intake.enqueue_within(message, source, publish::PATIENCE).await?
     };
     Ok(Taken { pending: Some(pending), statuses, good: count })
 }
 
 /// Waits for the log.
-pub(super) async fn acked(edge: &Edge, taken: &mut Taken) -> Result<Option<Position>> {
+pub(super) async fn acked(taken: &mut Taken) -> Result<Option<Position>> {
     let Some(pending) = taken.pending.take() else { return Ok(None) };
     let accepted = pending.await?;
-    edge.metrics.readings.with_label_values(&[PROTOCOL]).inc_by(taken.good as u64);
     Ok(Some(accepted.position))
 }
 
 /// Counts what was refused as a whole.
-pub(super) fn refused(edge: &Edge, error: Error) -> Error {
-    edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+pub(super) fn refused(edge: &Edge, who: &Principal, error: Error) -> Error {
+    edge.metrics.refused(PROTOCOL, &error);
+    if let Ok(tenant) = who.tenant() {
+        edge.metrics.tenants.refused(tenant);
+    }
     error
 }
 
@@ -99,11 +107,11 @@ impl IngestService for Api {
         let done = async {
             check_size(&self.edge, size)?;
             let PublishRequest { device, readings, traceparent } = request;
-            let mut taken = take(&self.edge, &who, &device, readings, &traceparent, false).await?;
-            let position = acked(&self.edge, &mut taken).await?;
+            let mut taken = take(&self.edge, &who, &device, readings, &traceparent, (size, false)).await?;
+            let position = acked(&mut taken).await?;
             Ok((taken.statuses, position))
         };
-        let (statuses, position) = done.await.map_err(|error| to_status(refused(&self.edge, error)))?;
+        let (statuses, position) = done.await.map_err(|error| to_status(refused(&self.edge, &who, error)))?;
         let position = position.map(|position| position.to_string()).unwrap_or_default();
         Ok(Response::new(PublishResponse { statuses, position }))
     }

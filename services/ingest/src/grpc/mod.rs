@@ -12,15 +12,15 @@ use weir_proto::ingest::v1::{
     session_service_server::SessionServiceServer,
 };
 
-use crate::{Service, access::DeviceAccess, edge::Edge};
+use crate::{Service, access::DeviceAccess, edge::Edge, metrics::Protocol};
 
 mod dead_letters;
 mod ingest;
 mod sessions;
 mod stream;
 
-/// The label of every metric here.
-const PROTOCOL: &str = "grpc";
+/// What is spoken here.
+const PROTOCOL: Protocol = Protocol::Grpc;
 /// What tonic takes of one message before it ends the call; what is over the packet limit but below this is refused as one
 /// item.
 const DECODED_MAX: usize = 4 << 20;

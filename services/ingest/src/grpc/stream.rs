@@ -102,7 +102,7 @@ impl Exchange {
         let PublishStreamRequest { item, device, readings, traceparent } = request;
         let taken = async {
             check_size(&self.edge, size)?;
-            ingest::take(&self.edge, &self.who, &device, readings, &traceparent, true).await
+            ingest::take(&self.edge, &self.who, &device, readings, &traceparent, (size, true)).await
         };
         UnderWay { item, taken: taken.await }
     }
@@ -111,7 +111,7 @@ impl Exchange {
         let UnderWay { item, taken } = under_way;
         let done = async {
             let mut taken = taken?;
-            let position = ingest::acked(&self.edge, &mut taken).await?;
+            let position = ingest::acked(&mut taken).await?;
             Ok((taken, position))
         };
         match done.await {
@@ -125,7 +125,7 @@ impl Exchange {
                 }
             }
             Err(error) => {
-                let error = ingest::refused(&self.edge, error);
+                let error = ingest::refused(&self.edge, &self.who, error);
                 PublishStreamResponse { item, status: Some(to_item(Err(&error))), ..Default::default() }
             }
         }

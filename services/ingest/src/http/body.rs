@@ -44,6 +44,11 @@ impl Bodies {
         Arc::new(Self { each_max, all_max, timeout, all: AtomicUsize::new(0) })
     }
 
+    /// Bytes of all that are being received.
+    pub(super) fn bytes(&self) -> usize {
+        self.all.load(Ordering::Acquire)
+    }
+
     /// The whole of a body of at most `max` bytes.
     ///
     /// # Errors

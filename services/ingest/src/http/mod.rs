@@ -3,13 +3,15 @@
 //! HTTP/1.1 only: a device gains nothing from HTTP/2 without TLS, and its preface would have to be waited for. What a
 //! connection may hold before its first good credential counts against the budget that it shares with MQTT.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
+    handler::Handler as _,
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
+    middleware::{self, Next},
     routing::{get, post},
 };
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,8 @@ use crate::{
     answer,
     decode::Format,
     edge::Edge,
-    intake::Accepted,
+    intake::{Accepted, Source},
+    metrics::{Protocol, Route},
     publish,
 };
 
@@ -32,8 +35,8 @@ mod server;
 
 pub(crate) use server::serve;
 
-/// The label of every metric here.
-const PROTOCOL: &str = "http";
+/// What is spoken here.
+const PROTOCOL: Protocol = Protocol::Http;
 /// Where an accepted message stands in the log.
 const POSITION: &str = "weir-position";
 
@@ -51,16 +54,38 @@ type Answer = Response<Body>;
 fn router(edge: Arc<Edge>, stop: CancellationToken) -> Router {
     let http = &edge.config.http;
     let bodies = Bodies::new(edge.config.limits.packet.as_usize(), http.bodies.as_usize(), http.body_timeout);
+    let metrics = &edge.metrics.http;
+    metrics.bodies_max.set(i64::try_from(http.bodies.0).unwrap_or(i64::MAX));
+    let received = Arc::clone(&bodies);
+    metrics.bodies.by(move || received.bytes() as f64);
+    let counted = |route| middleware::from_fn_with_state(metrics.route(route), count);
+    let [telemetry_of, child, next, ack, response, other] = [
+        "/v1/telemetry",
+        "/v1/children/{device}/telemetry",
+        "/v1/commands",
+        "/v1/commands/{id}/ack",
+        "/v1/commands/{id}/response",
+        "other",
+    ]
+    .map(counted);
     let api = Arc::new(Api { edge, bodies, epochs: Epochs::default(), stop });
     Router::new()
-        .route("/v1/telemetry", post(telemetry))
-        .route("/v1/children/{device}/telemetry", post(child_telemetry))
-        .route("/v1/commands", get(next_command))
-        .route("/v1/commands/{id}/ack", post(acknowledge))
-        .route("/v1/commands/{id}/response", post(respond))
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
+        .route("/v1/telemetry", post(telemetry).layer(telemetry_of))
+        .route("/v1/children/{device}/telemetry", post(child_telemetry).layer(child))
+        .route("/v1/commands", get(next_command).layer(next))
+        .route("/v1/commands/{id}/ack", post(acknowledge).layer(ack))
+        .route("/v1/commands/{id}/response", post(respond).layer(response))
+        .fallback(no_such_path.layer(other.clone()))
+        .method_not_allowed_fallback(no_such_method.layer(other))
         .with_state(api)
+}
+
+/// Counts a request of a route.
+async fn count(State(route): State<Route>, request: Request, next: Next) -> Answer {
+    let began = Instant::now();
+    let answer = next.run(request).await;
+    route.answered(answer.status().as_u16(), began.elapsed().as_secs_f64());
+    answer
 }
 
 async fn telemetry(State(api): State<Arc<Api>>, request: Request) -> Answer {
@@ -138,6 +163,18 @@ impl Api {
     async fn publish(&self, request: Request, child: Option<&str>) -> Result<(Accepted, usize)> {
         let (parts, body) = request.into_parts();
         let own = self.authenticate(&parts).await?;
+        let tenant = own.device.tenant.clone();
+        let done = self.publish_as(own, &parts, body, child).await;
+        done.inspect_err(|_| self.edge.metrics.tenants.refused(&tenant))
+    }
+
+    async fn publish_as(
+        &self,
+        own: DeviceAccess,
+        parts: &Parts,
+        body: Body,
+        child: Option<&str>,
+    ) -> Result<(Accepted, usize)> {
         let device = match child {
             Some(child) => self.edge.access.child(&own, child).await?,
             None => own,
@@ -149,8 +186,8 @@ impl Api {
         let mut message = self.edge.decoder.decode(&device, Format::of(content_type, &body)?, &body)?;
         message.trace_context = trace;
         let readings = message.readings.len();
-        let accepted = self.edge.intake.enqueue_within(message, publish::PATIENCE).await?.await?;
-        self.edge.metrics.readings.with_label_values(&[PROTOCOL]).inc_by(readings as u64);
+        let source = Source::now(PROTOCOL, body.len());
+        let accepted = self.edge.intake.enqueue_within(message, source, publish::PATIENCE).await?.await?;
         Ok((accepted, readings))
     }
 
@@ -183,7 +220,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 fn answer_of(api: &Api, done: Result<Answer>) -> Answer {
     done.unwrap_or_else(|error| {
-        api.edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+        api.edge.metrics.refused(PROTOCOL, &error);
         problem::response(&error)
     })
 }

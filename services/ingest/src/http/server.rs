@@ -101,7 +101,7 @@ async fn connection(
     seat: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
-    let gauge = edge.metrics.connections.with_label_values(&[PROTOCOL]);
+    let gauge = edge.metrics.connections.with_label_values(&[PROTOCOL.as_str()]);
     gauge.inc();
     let door = Door::new(edge.unauthenticated.enter());
     if wait_for_bytes(&edge, &stream, &door, &stop).await {

@@ -15,7 +15,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_core::{
-    Error, ErrorKind, Message, Partition, Position, Result, TenantId,
+    Error, ErrorKind, Message, Partition, Position, Result, TenantId, Timestamp,
     port::{Log, Records},
 };
 
@@ -24,10 +24,14 @@ use self::{
     partition::Publisher,
     window::{Admission, Permit, Window},
 };
-use crate::{config::IntakeConfig, metrics::Metrics};
+use crate::{
+    config::IntakeConfig,
+    metrics::{Metrics, Protocol},
+};
 
 mod generations;
 mod partition;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -46,6 +50,24 @@ pub(crate) struct Accepted {
     pub(crate) position: Position,
 }
 
+/// How a message came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    /// Over what.
+    pub(crate) protocol: Protocol,
+    /// As how many bytes of payload.
+    pub(crate) bytes: u64,
+    /// When it was taken in.
+    pub(crate) at: Instant,
+}
+
+impl Source {
+    /// A message that is taken in now.
+    pub(crate) fn now(protocol: Protocol, bytes: usize) -> Self {
+        Self { protocol, bytes: bytes as u64, at: Instant::now() }
+    }
+}
+
 /// A message under way; resolves when the log has it or it is refused. Dropping it does not take the message back.
 #[derive(Debug)]
 pub(crate) struct Pending(oneshot::Receiver<Result<Accepted>>);
@@ -61,6 +83,7 @@ impl Future for Pending {
 pub(crate) struct Intake {
     windows: Vec<Arc<Window>>,
     window_bytes: usize,
+    metrics: Arc<Metrics>,
     publishers: TaskTracker,
     stop: CancellationToken,
 }
@@ -82,9 +105,11 @@ impl Intake {
         let intake = Self {
             windows: (0..partitions).map(|_| Arc::new(Window::new(window_bytes))).collect(),
             window_bytes,
+            metrics: Arc::clone(&metrics),
             publishers: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        intake.tell_capacity();
         for (partition, window) in (0..partitions).map(Partition).zip(&intake.windows) {
             let publisher = Publisher {
                 partition,
@@ -95,6 +120,7 @@ impl Intake {
                 metrics: Arc::clone(&metrics),
                 stop: intake.stop.clone(),
                 stale: false,
+                event_time: Timestamp::MIN,
                 renumber_at: Instant::now(),
             };
             intake.publishers.spawn(publisher.run());
@@ -104,7 +130,7 @@ impl Intake {
         intake.publishers.spawn(async move {
             while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
                 let waits: usize = windows.iter().map(|window| window.bytes()).sum();
-                metrics.window_used.set(waits as f64 / may_wait);
+                metrics.window.used.set(waits as f64 / may_wait);
             }
         });
         let stop = intake.stop.clone();
@@ -118,30 +144,47 @@ impl Intake {
         Ok(intake)
     }
 
+    /// What may wait, and how what does is read.
+    fn tell_capacity(&self) {
+        let window = &self.metrics.window;
+        let may_wait = self.window_bytes.saturating_mul(self.windows.len());
+        window.capacity.set(i64::try_from(may_wait).unwrap_or(i64::MAX));
+        let windows = self.windows.clone();
+        window.bytes.by(move || windows.iter().map(|window| window.bytes()).sum::<usize>() as f64);
+    }
+
     /// Waits for room in the window (that is the backpressure: stop reading meanwhile); what it returns resolves with the
     /// log's ack. Messages of one caller keep their order.
     ///
     /// # Errors
     /// `MESSAGE_TOO_LARGE`; `Unavailable` while ingest stops. The [`Pending`] fails with what the log says:
     /// `ResourceExhausted` (`LOG_FULL`) with a time to retry, `Unavailable` where it was away for too long.
-    pub(crate) async fn enqueue(&self, message: Message) -> Result<Pending> {
+    pub(crate) async fn enqueue(&self, message: Message, source: Source) -> Result<Pending> {
         weir_frame::check(&message)?;
         let window = self.window(&message)?;
         let permit = match window.admit(&message.tenant, window.cost(&message)) {
             Admission::Admitted(permit) => permit,
-            Admission::Full(admitted) => admitted.await.map_err(|_| stopping())?,
+            Admission::Full(admitted) => {
+                self.metrics.window.waits.inc();
+                admitted.await.map_err(|_| stopping())?
+            }
             Admission::Closed => return Err(stopping()),
         };
-        Ok(push(permit, message))
+        Ok(push(permit, message, source))
     }
 
     /// As [`Intake::enqueue`], for callers whose protocol can say "later": waits no longer than `patience` for room.
     ///
     /// # Errors
     /// As [`Intake::enqueue`]; at the bound `ResourceExhausted` (`INTAKE_FULL`) with a time to retry.
-    pub(crate) async fn enqueue_within(&self, message: Message, patience: Duration) -> Result<Pending> {
+    pub(crate) async fn enqueue_within(
+        &self,
+        message: Message,
+        source: Source,
+        patience: Duration,
+    ) -> Result<Pending> {
         let tenant = message.tenant.clone();
-        match tokio::time::timeout(patience, self.enqueue(message)).await {
+        match tokio::time::timeout(patience, self.enqueue(message, source)).await {
             Ok(done) => done,
             Err(_) => Err(full(&tenant, self.window_bytes)),
         }
@@ -175,9 +218,9 @@ impl Intake {
     }
 }
 
-fn push(permit: Permit, message: Message) -> Pending {
+fn push(permit: Permit, message: Message, source: Source) -> Pending {
     let (reply, answer) = oneshot::channel();
-    permit.push(message, reply);
+    permit.push(message, source, reply);
     Pending(answer)
 }
 

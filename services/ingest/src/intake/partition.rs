@@ -9,12 +9,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weir_core::{
-    Error, ErrorKind, Partition, Result, Stream, TenantId, Uid,
+    Error, ErrorKind, Partition, Result, Stream, TenantId, Timestamp, Uid,
     port::{LOG_FAILED, Log},
 };
 use weir_frame::Encoder;
 
-use super::{Accepted, generations::Numbering, window::Window};
+use super::{Accepted, Source, generations::Numbering, tally::Tally, window::Window};
 use crate::{config::IntakeConfig, metrics::Metrics};
 
 /// The first pause before a frame is published again: about a broker's election heartbeat.
@@ -43,6 +43,8 @@ pub(super) struct Publisher {
     pub(super) stop: CancellationToken,
     /// The log was away since the generations were read.
     pub(super) stale: bool,
+    /// The newest event time that the log has from here.
+    pub(super) event_time: Timestamp,
     /// Not before this they are read again.
     pub(super) renumber_at: Instant,
 }
@@ -52,6 +54,8 @@ struct Frame {
     bytes: Bytes,
     readings: u32,
     members: Vec<Waiting>,
+    /// The newest event time in it.
+    event_time: Timestamp,
 }
 
 /// Who waits for a member of a frame.
@@ -61,6 +65,8 @@ struct Waiting {
     last: u32,
     tenant: TenantId,
     bytes: usize,
+    source: Source,
+    readings: u64,
 }
 
 impl Publisher {
@@ -82,17 +88,24 @@ impl Publisher {
     /// All that waits, up to a full frame.
     fn fill(&self) -> Option<Frame> {
         let mut encoder = Encoder::new();
-        let mut members = Vec::new();
+        let mut members: Vec<Waiting> = Vec::new();
+        let mut event_time = Timestamp::MIN;
         while !encoder.is_full()
             && let Some(member) = self.window.pop()
         {
             match encoder.push(&member.message) {
-                Ok(first) => members.push(Waiting {
-                    reply: member.reply,
-                    last: first + u32::try_from(member.message.readings.len().saturating_sub(1)).unwrap_or(0),
-                    tenant: member.message.tenant,
-                    bytes: member.bytes,
-                }),
+                Ok(first) => {
+                    let readings = &member.message.readings;
+                    event_time = readings.iter().map(|reading| reading.ts).fold(event_time, Timestamp::max);
+                    members.push(Waiting {
+                        reply: member.reply,
+                        last: first + u32::try_from(readings.len().saturating_sub(1)).unwrap_or(0),
+                        readings: readings.len() as u64,
+                        tenant: member.message.tenant,
+                        bytes: member.bytes,
+                        source: member.source,
+                    });
+                }
                 Err(error) => {
                     drop(member.reply.send(Err(error))); // the caller may be gone
                     self.window.release([(member.message.tenant, member.bytes)]);
@@ -100,7 +113,9 @@ impl Publisher {
             }
         }
         let readings = encoder.readings();
-        (!members.is_empty()).then(|| Frame { bytes: encoder.finish(), readings, members })
+        let oldest = members.iter().map(|member| member.source.at).min()?;
+        self.metrics.frames.wait.observe(oldest.elapsed().as_secs_f64());
+        Some(Frame { bytes: encoder.finish(), readings, members, event_time })
     }
 
     /// Publishes a frame under one id until the log has it, refuses it, or the time is up.
@@ -111,17 +126,14 @@ impl Publisher {
         loop {
             match self.attempt(id, frame.bytes.clone()).await {
                 Ok(sequence) => {
-                    self.metrics.frames.inc();
-                    self.metrics.frame_bytes.inc_by(frame.bytes.len() as u64);
-                    self.metrics.frame_readings.inc_by(u64::from(frame.readings));
-                    self.metrics.publish_seconds.observe(began.elapsed().as_secs_f64());
+                    self.count(frame, began.elapsed());
                     self.renumber().await;
                     return Ok(sequence);
                 }
                 Err(error) if !retryable(&error) => return Err(refusal(error)),
                 Err(error) => {
                     self.stale = true;
-                    self.metrics.publish_retries.inc();
+                    self.metrics.frames.retries.inc();
                     if pause == RETRY_MIN {
                         tracing::warn!(partition = %self.partition, %error, "the log is away; publishing again");
                     }
@@ -136,6 +148,21 @@ impl Publisher {
                 () = self.stop.cancelled() => {} // one last attempt
             }
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// The log has a frame.
+    fn count(&mut self, frame: &Frame, took: Duration) {
+        let frames = &self.metrics.frames;
+        frames.published.inc();
+        frames.readings.inc_by(u64::from(frame.readings));
+        frames.bytes.observe(frame.bytes.len() as f64);
+        frames.members.observe(frame.members.len() as f64);
+        frames.publish.observe(took.as_secs_f64());
+        if frame.event_time > self.event_time {
+            self.event_time = frame.event_time;
+            let newest = frames.event_time.with_label_values(&[&self.partition.to_string()]);
+            newest.set(frame.event_time.as_micros() as f64 / 1e6);
         }
     }
 
@@ -167,6 +194,11 @@ impl Publisher {
 
     fn answer(&self, members: Vec<Waiting>, outcome: Result<u64>) {
         let mut released = Vec::with_capacity(members.len());
+        if outcome.is_ok() {
+            let mut tally = Tally::new(&self.metrics);
+            members.iter().for_each(|member| tally.acked(&member.tenant, &member.source, member.readings));
+            tally.add();
+        }
         for member in members {
             let answer = match &outcome {
                 Ok(sequence) => {

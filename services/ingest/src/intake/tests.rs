@@ -99,9 +99,13 @@ async fn bench(permits: usize, partitions: u16, config: IntakeConfig) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let log = Gate::open(dir.path(), permits);
     let records = testing::records(dir.path());
-    let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
+    let metrics = Arc::new(Metrics::new(&prometheus::Registry::new(), "process").unwrap());
     let intake = Intake::start(&config, Arc::clone(&log) as _, records, partitions, metrics).await.unwrap();
     Bench { _dir: dir, log, intake: Arc::new(intake) }
+}
+
+fn source() -> Source {
+    Source::now(Protocol::Mqtt, 100)
 }
 
 /// Every reading in the log, by (device, ts), with its position.
@@ -156,7 +160,7 @@ async fn every_ack_names_the_position_at_which_the_log_has_the_last_reading() {
     for n in 0..200_u128 {
         let message = message("t1", n % 7, n as i64 * 10, 1 + (n % 3) as usize);
         let last = (message.uid, message.readings.last().unwrap().ts.as_micros());
-        acks.push((last, bench.intake.enqueue(message).await.unwrap()));
+        acks.push((last, bench.intake.enqueue(message, source()).await.unwrap()));
     }
     let mut expected = BTreeSet::new();
     for ((uid, ts), ack) in acks {
@@ -169,10 +173,10 @@ async fn every_ack_names_the_position_at_which_the_log_has_the_last_reading() {
 #[tokio::test]
 async fn what_waits_while_a_frame_is_in_flight_leaves_in_the_next_one() {
     let bench = bench(0, 1, IntakeConfig::default()).await;
-    let mut acks = vec![bench.intake.enqueue(message("t1", 1, 0, 1)).await.unwrap()];
+    let mut acks = vec![bench.intake.enqueue(message("t1", 1, 0, 1), source()).await.unwrap()];
     until("the first frame leaves", || bench.log.in_flight.lock().get(&0) == Some(&1)).await;
     for n in 1..100 {
-        acks.push(bench.intake.enqueue(message("t1", 1, n, 1)).await.unwrap());
+        acks.push(bench.intake.enqueue(message("t1", 1, n, 1), source()).await.unwrap());
     }
     bench.log.permits.add_permits(2);
     let mut sequences = Vec::new();
@@ -187,7 +191,7 @@ async fn what_waits_while_a_frame_is_in_flight_leaves_in_the_next_one() {
 async fn a_frame_whose_answer_was_lost_is_published_again_under_the_same_id_and_stored_once() {
     let bench = bench(FREE, 1, IntakeConfig::default()).await;
     bench.log.lose_answers.store(2, Ordering::Release);
-    let ack = bench.intake.enqueue(message("t1", 1, 0, 3)).await.unwrap();
+    let ack = bench.intake.enqueue(message("t1", 1, 0, 3), source()).await.unwrap();
     let accepted = within("the ack", ack).await.unwrap();
     let published = bench.log.published.lock().clone();
     assert_eq!(published.len(), 3);
@@ -202,11 +206,11 @@ async fn a_log_that_stays_away_refuses_after_the_time_and_works_again_when_it_is
     let config = IntakeConfig { retry_for: Duration::from_millis(200), ..IntakeConfig::default() };
     let bench = bench(FREE, 1, config).await;
     bench.log.away.store(true, Ordering::Release);
-    let ack = bench.intake.enqueue(message("t1", 1, 0, 1)).await.unwrap();
+    let ack = bench.intake.enqueue(message("t1", 1, 0, 1), source()).await.unwrap();
     let error = within("the refusal", ack).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     bench.log.away.store(false, Ordering::Release);
-    let ack = bench.intake.enqueue(message("t1", 1, 1, 1)).await.unwrap();
+    let ack = bench.intake.enqueue(message("t1", 1, 1, 1), source()).await.unwrap();
     within("the ack", ack).await.unwrap();
     assert_eq!(read_all(&bench.log, 1).await.len(), 1, "what was refused is not there");
 }
@@ -215,7 +219,7 @@ async fn a_log_that_stays_away_refuses_after_the_time_and_works_again_when_it_is
 async fn a_full_log_refuses_at_once_and_says_when_to_come_back() {
     let bench = bench(FREE, 1, IntakeConfig::default()).await;
     *bench.log.refuse.lock() = Some(Error::new(ErrorKind::ResourceExhausted, "LOG_FULL", "full"));
-    let ack = bench.intake.enqueue(message("t1", 1, 0, 1)).await.unwrap();
+    let ack = bench.intake.enqueue(message("t1", 1, 0, 1), source()).await.unwrap();
     let error = within("the refusal", ack).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::ResourceExhausted, "LOG_FULL"));
     assert!(error.retry_after().is_some());
@@ -226,7 +230,7 @@ async fn a_message_over_the_limit_is_refused_by_name() {
     let bench = bench(FREE, 1, IntakeConfig::default()).await;
     let mut message = message("t1", 1, 0, 1);
     message.readings[0].values[0].1 = weir_core::Value::String("x".repeat(600 * 1024));
-    let error = bench.intake.enqueue(message).await.unwrap_err();
+    let error = bench.intake.enqueue(message, source()).await.unwrap_err();
     assert_eq!((error.reason(), error.limit()), ("MESSAGE_TOO_LARGE", Some("524288")));
 }
 
@@ -237,7 +241,7 @@ async fn a_tenant_that_fills_its_share_makes_only_its_own_callers_wait() {
     let mut greedy = Vec::new();
     loop {
         let message = message("greedy", 1, greedy.len() as i64 * 100, 100);
-        match bench.intake.enqueue_within(message, Duration::from_millis(20)).await {
+        match bench.intake.enqueue_within(message, source(), Duration::from_millis(20)).await {
             Ok(ack) => greedy.push(ack),
             Err(error) => {
                 assert_eq!((error.kind(), error.reason()), (ErrorKind::ResourceExhausted, "INTAKE_FULL"));
@@ -247,11 +251,12 @@ async fn a_tenant_that_fills_its_share_makes_only_its_own_callers_wait() {
         }
         assert!(bench.intake.bytes() <= 1 << 20, "the window is bounded");
     }
-    let modest = within("a place for the other", bench.intake.enqueue(message("modest", 2, 0, 1))).await;
+    let modest =
+        within("a place for the other", bench.intake.enqueue(message("modest", 2, 0, 1), source())).await;
     // Whoever waits gets in as soon as there is room.
     let waiting = tokio::spawn({
         let intake = Arc::clone(&bench.intake);
-        async move { intake.enqueue(message("greedy", 1, 1_000_000, 100)).await.unwrap().await }
+        async move { intake.enqueue(message("greedy", 1, 1_000_000, 100), source()).await.unwrap().await }
     });
     bench.log.permits.add_permits(FREE / 2);
     within("the modest ack", modest.unwrap()).await.unwrap();
@@ -265,12 +270,12 @@ async fn a_tenant_that_fills_its_share_makes_only_its_own_callers_wait() {
 #[tokio::test]
 async fn a_frame_is_shared_by_tenants_that_wait() {
     let bench = bench(0, 1, IntakeConfig::default()).await;
-    let mut acks = vec![bench.intake.enqueue(message("first", 9, 0, 1)).await.unwrap()];
+    let mut acks = vec![bench.intake.enqueue(message("first", 9, 0, 1), source()).await.unwrap()];
     until("the first frame leaves", || bench.log.in_flight.lock().get(&0) == Some(&1)).await;
     for n in 0..20 {
-        acks.push(bench.intake.enqueue(message("big", 1, n * 1_000, 1_000)).await.unwrap());
+        acks.push(bench.intake.enqueue(message("big", 1, n * 1_000, 1_000), source()).await.unwrap());
     }
-    let small = bench.intake.enqueue(message("small", 2, 0, 1)).await.unwrap();
+    let small = bench.intake.enqueue(message("small", 2, 0, 1), source()).await.unwrap();
     bench.log.permits.add_permits(FREE / 2);
     let small = within("the small tenant's ack", small).await.unwrap();
     assert_eq!(small.position.sequence, 2, "in the very next frame, though it came last");
@@ -288,13 +293,13 @@ async fn a_caller_that_goes_away_while_it_waits_leaves_no_room_taken() {
     let mut acks = Vec::new();
     while let Ok(ack) = bench
         .intake
-        .enqueue_within(message("t1", 1, acks.len() as i64 * 100, 100), Duration::from_millis(5))
+        .enqueue_within(message("t1", 1, acks.len() as i64 * 100, 100), source(), Duration::from_millis(5))
         .await
     {
         acks.push(ack);
     }
     for _ in 0..50 {
-        let waiting = bench.intake.enqueue(message("t1", 1, 0, 100));
+        let waiting = bench.intake.enqueue(message("t1", 1, 0, 100), source());
         assert!(timeout(Duration::from_millis(1), waiting).await.is_err());
     }
     bench.log.permits.add_permits(FREE / 2);
@@ -302,7 +307,7 @@ async fn a_caller_that_goes_away_while_it_waits_leaves_no_room_taken() {
         within("an ack", ack).await.unwrap();
     }
     until("an empty window", || bench.intake.bytes() == 0).await;
-    let ack = within("room", bench.intake.enqueue(message("t1", 1, 0, 100))).await.unwrap();
+    let ack = within("room", bench.intake.enqueue(message("t1", 1, 0, 100), source())).await.unwrap();
     within("the ack", ack).await.unwrap();
 }
 
@@ -311,13 +316,13 @@ async fn a_drain_answers_all_that_was_taken_and_takes_nothing_more() {
     let bench = bench(FREE, 4, IntakeConfig::default()).await;
     let mut acks = Vec::new();
     for n in 0..100 {
-        acks.push(bench.intake.enqueue(message("t1", n, 0, 10)).await.unwrap());
+        acks.push(bench.intake.enqueue(message("t1", n, 0, 10), source()).await.unwrap());
     }
     within("the drain", bench.intake.drain()).await;
     for ack in acks {
         within("an ack", ack).await.unwrap();
     }
-    let error = bench.intake.enqueue(message("t1", 1, 0, 1)).await.unwrap_err();
+    let error = bench.intake.enqueue(message("t1", 1, 0, 1), source()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(read_all(&bench.log, 4).await.len(), 1_000);
 }

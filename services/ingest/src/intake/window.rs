@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use weir_core::{Message, Result, TenantId, Value};
 
-use super::Accepted;
+use super::{Accepted, Source};
 
 /// What a tenant may add to a frame before it is the next one's turn: a frame of 256 KiB has room for 16 tenants, and a
 /// turn is long enough that neighbours in the frame mostly share their shape.
@@ -22,6 +22,7 @@ const QUANTUM: usize = 16 * 1024;
 /// A message, and who waits for its ack.
 pub(super) struct Member {
     pub(super) message: Message,
+    pub(super) source: Source,
     pub(super) reply: oneshot::Sender<Result<Accepted>>,
     /// What it was counted as.
     pub(super) bytes: usize,
@@ -249,7 +250,7 @@ impl Share {
 
 impl Permit {
     /// Queues a message in this room.
-    pub(super) fn push(mut self, message: Message, reply: oneshot::Sender<Result<Accepted>>) {
+    pub(super) fn push(mut self, message: Message, source: Source, reply: oneshot::Sender<Result<Accepted>>) {
         self.used = true;
         let mut state = self.window.state.lock();
         if state.closed {
@@ -262,7 +263,7 @@ impl Permit {
             if share.queue.is_empty() {
                 state.ring.push_back(self.tenant.clone());
             }
-            share.queue.push_back(Member { message, reply, bytes: self.bytes });
+            share.queue.push_back(Member { message, source, reply, bytes: self.bytes });
         }
         self.window.ready.notify_one();
     }

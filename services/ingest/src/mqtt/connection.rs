@@ -260,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) => return Ok(()),
                 Err(refused) => return Err(End::Broken(Broken::header(refused, packet_max))),
             };
+            self.server.came(packet);
             let input = self.protocol.receive(packet).map_err(End::Broken)?;
             self.heard = Instant::now();
             self.server.edge.sessions.seen(&self.session);
@@ -280,14 +281,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Input::Subscribe { id, entries } => {
                 let (session, before) = (Arc::clone(&self.session), self.subscriptions.clone());
-                let done = subscribe::subscribe(server, who, session, before, entries)
-                    .map(move |(codes, changed)| Done::Subscribed { id, codes, changed });
+                let done = async move {
+                    let _timed = server.edge.metrics.mqtt.subscribe.start_timer();
+                    let (codes, changed) =
+                        subscribe::subscribe(Arc::clone(&server), who, session, before, entries).await;
+                    Done::Subscribed { id, codes, changed }
+                };
                 return self.start(done);
             }
             Input::Unsubscribe { id, filters } => {
                 let (session, before) = (Arc::clone(&self.session), self.subscriptions.clone());
-                let done = subscribe::unsubscribe(server, session, before, filters)
-                    .map(move |(existed, changed)| Done::Unsubscribed { id, existed, changed });
+                let done = async move {
+                    let _timed = server.edge.metrics.mqtt.unsubscribe.start_timer();
+                    let (existed, changed) =
+                        subscribe::unsubscribe(Arc::clone(&server), session, before, filters).await;
+                    Done::Unsubscribed { id, existed, changed }
+                };
                 return self.start(done);
             }
             Input::Repeated(id) if self.acks.has_pubrec(id) => {} // its PUBREC waits for the log
@@ -334,6 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "subscriptions cannot be recorded");
+                    self.server.edge.metrics.mqtt.refused("subscribe");
                     let codes = vec![reason::suback(&error); codes.len()];
                     self.protocol.subscribed(id, codes, &mut self.io.output);
                 }
@@ -364,10 +374,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn acked(&mut self, acked: acks::Ended) -> Result<(), End> {
-        match &acked.outcome {
-            Ok(_) => self.server.accepted(acked.readings),
-            Err(error) if acked.readings > 0 => self.server.refused(error),
-            Err(_) => {} // counted where it was refused
+        // Without readings it was counted where it was refused.
+        if let Err(error) = acked.outcome.as_ref()
+            && acked.readings > 0
+        {
+            self.server.refused_of(&self.who.access, error);
         }
         match acked.outcome {
             Err(error) if acked.how != Acknowledge::Never && self.protocol.version() == Version::V3_1_1 => {
@@ -446,10 +457,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let rest = async {
             if let Some(will) = will.filter(|_| with_will) {
                 let taken = inbound::take(Arc::clone(&server), who.access, false, Publish::Will(will)).await;
-                if let Work::Log(pending) = taken.work
-                    && pending.await.is_ok()
-                {
-                    server.accepted(taken.readings);
+                if let Work::Log(pending) = taken.work {
+                    drop(pending.await); // nobody is there to be told
                 }
             }
             if let Some(session) = Arc::into_inner(session)

@@ -79,7 +79,10 @@ async fn welcome<S: AsyncRead + AsyncWrite + Unpin + Send>(
         return None;
     };
     drop(connect);
-    match admit(server, &mut protocol, hello, remote).await {
+    let timed = server.edge.metrics.mqtt.connect.start_timer();
+    let admitted = admit(server, &mut protocol, hello, remote).await;
+    timed.observe_duration();
+    match admitted {
         Ok(admitted) => {
             if protocol.welcome(admitted.welcome, &mut io.output).is_err() {
                 return None; // the client takes no packet as large as a CONNACK
@@ -110,7 +113,10 @@ async fn read_connect<S: AsyncRead + AsyncWrite + Unpin>(
         let level = header::connect_level(io.untaken());
         match io.packet(server.packet_max) {
             Ok(None) => {}
-            Ok(Some(packet)) => return Some((level, packet.to_vec())),
+            Ok(Some(packet)) => {
+                server.came(packet);
+                return Some((level, packet.to_vec()));
+            }
             Err(refused) => {
                 // MQTT 3.1.1 has no code for it. Where the level is not there yet, MQTT 5's does no harm to an older client,
                 // which is closed in any case.

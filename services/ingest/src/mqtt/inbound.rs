@@ -8,10 +8,10 @@ use super::{
     acks::Work,
     packets::{Acknowledge, Publish},
     reason,
-    server::Server,
+    server::{PROTOCOL, Server},
     topics::{self, What},
 };
-use crate::{access::DeviceAccess, answer, dead_letters::Refused, decode::Format};
+use crate::{access::DeviceAccess, answer, dead_letters::Refused, decode::Format, intake::Source};
 
 /// A publication that was taken in or refused; its acknowledgement may still wait for the log.
 pub(super) struct Taken {
@@ -40,7 +40,7 @@ pub(super) async fn take(
         answered: None,
     };
     if let Err(error) = accept(&server, &who, &publish, &mut taken).await {
-        server.refused(&error);
+        server.refused_of(&who, &error);
         let outcome = match can_refuse || !reason::is_final(error.kind()) {
             true => Err(error),
             false => keep(&server, &who, &publish, &error).await,
@@ -66,7 +66,8 @@ async fn accept(server: &Server, who: &DeviceAccess, publish: &Publish, taken: &
             let mut message = server.edge.decoder.decode(device, format, publish.payload())?;
             message.trace_context = publish.trace_context().map(Into::into);
             taken.readings = message.readings.len() as u64;
-            taken.work = Work::Log(server.edge.intake.enqueue(message).await?);
+            let source = Source::now(PROTOCOL, publish.payload().len());
+            taken.work = Work::Log(server.edge.intake.enqueue(message, source).await?);
             Ok(())
         }
         What::Answer(command) => {
@@ -87,5 +88,7 @@ async fn keep(server: &Server, who: &DeviceAccess, publish: &Publish, error: &Er
         payload: publish.payload_bytes(),
         error,
     };
-    server.edge.dead_letters.keep(refused).await
+    server.edge.dead_letters.keep(refused).await?;
+    server.edge.metrics.dead_letters.inc();
+    Ok(())
 }

@@ -9,10 +9,10 @@ use prometheus::IntCounter;
 use tokio_util::sync::CancellationToken;
 use weir_core::{Error, ErrorKind, Result};
 
-use crate::{doorbell::Doorbells, edge::Edge};
+use crate::{access::DeviceAccess, doorbell::Doorbells, edge::Edge, metrics::Protocol};
 
-/// The label of every metric here.
-const PROTOCOL: &str = "mqtt";
+/// What is spoken here.
+pub(super) const PROTOCOL: Protocol = Protocol::Mqtt;
 
 /// What all MQTT connections of this process share.
 pub(super) struct Server {
@@ -25,7 +25,8 @@ pub(super) struct Server {
     connections_max: usize,
     pub(super) packet_max: usize,
     pub(super) command_payload_max: usize,
-    readings: IntCounter,
+    /// Packets that clients sent, by their type on the wire.
+    packets: [Option<IntCounter>; 16],
     pub(super) stop: CancellationToken,
 }
 
@@ -43,7 +44,7 @@ impl Server {
             connections_max: limits.connections,
             packet_max: bytes(limits.packet),
             command_payload_max: bytes(limits.command_payload),
-            readings: edge.metrics.readings.with_label_values(&[PROTOCOL]),
+            packets: edge.metrics.mqtt.by_type(),
             edge,
             stop,
         })
@@ -64,18 +65,30 @@ impl Server {
             )
             .with_limit(max));
         }
-        self.edge.metrics.connections.with_label_values(&[PROTOCOL]).inc();
+        self.edge.metrics.connections.with_label_values(&[PROTOCOL.as_str()]).inc();
         Ok(Connected(Arc::clone(self)))
     }
 
-    /// Counts a refusal.
+    /// Counts a CONNECT that was refused.
     pub(super) fn refused(&self, error: &Error) {
-        self.edge.metrics.refused.with_label_values(&[PROTOCOL, error.reason()]).inc();
+        self.edge.metrics.refused(PROTOCOL, error);
+        self.edge.metrics.mqtt.refused("connect");
     }
 
-    /// Counts readings that the log has.
-    pub(super) fn accepted(&self, readings: u64) {
-        self.readings.inc_by(readings);
+    /// Counts a publication that was refused.
+    pub(super) fn refused_of(&self, who: &DeviceAccess, error: &Error) {
+        let metrics = &self.edge.metrics;
+        metrics.refused(PROTOCOL, error);
+        metrics.mqtt.refused("publish");
+        metrics.tenants.refused(&who.device.tenant);
+    }
+
+    /// Counts a packet, as it came.
+    pub(super) fn came(&self, packet: &[u8]) {
+        let kind = packet.first().map_or(0, |first| usize::from(first >> 4)); // MQTT 5.0, 2.1.1
+        if let Some(Some(counter)) = self.packets.get(kind) {
+            counter.inc();
+        }
     }
 
     /// Counts a change; see [`Server::changes_seen`].
@@ -92,6 +105,6 @@ impl Server {
 impl Drop for Connected {
     fn drop(&mut self) {
         self.0.connected.fetch_sub(1, Ordering::AcqRel);
-        self.0.edge.metrics.connections.with_label_values(&[PROTOCOL]).dec();
+        self.0.edge.metrics.connections.with_label_values(&[PROTOCOL.as_str()]).dec();
     }
 }

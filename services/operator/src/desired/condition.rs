@@ -106,10 +106,11 @@ fn scaling(observed: &Observed) -> Option<Said> {
 }
 
 /// What is only observed with: without it devices and people miss nothing.
-const MONITOR: &str = "ServiceMonitor";
+const MONITORS: [&str; 2] = ["ServiceMonitor", "PrometheusRule"];
 
 fn refused(observed: &Observed, is_monitor: bool) -> Option<String> {
-    let found = observed.refused.iter().filter(|refused| (refused.kind == MONITOR) == is_monitor);
+    let found =
+        observed.refused.iter().filter(|refused| MONITORS.contains(&refused.kind.as_str()) == is_monitor);
     let messages: Vec<&str> = found.map(|refused| refused.message.as_str()).collect();
     (!messages.is_empty()).then(|| messages.join("; "))
 }

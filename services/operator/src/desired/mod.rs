@@ -243,6 +243,7 @@ fn objects(
         }
     }
     objects.extend(workload::monitor(cluster, names));
+    objects.extend(workload::rules(cluster, names));
     let owner = owner(cluster);
     for object in &mut objects {
         if let (Some(metadata), Some(owner)) = (object.get_mut("metadata"), &owner) {

@@ -115,6 +115,26 @@ pub(super) fn migration(cluster: &WeirCluster, names: &Names, release: &Release)
     })
 }
 
+/// What tells Prometheus' operator when somebody must look: the very files of `deploy/prometheus`.
+pub(super) fn rules(cluster: &WeirCluster, names: &Names) -> Vec<Value> {
+    const FILES: [(&str, &str); 2] = [
+        ("recording", include_str!("../../../../deploy/prometheus/weir-recording.rules.yaml")),
+        ("alerts", include_str!("../../../../deploy/prometheus/weir-alerts.rules.yaml")),
+    ];
+    let files = FILES.iter().filter(|_| cluster.spec.monitoring.prometheus_rule);
+    let object = |(name, text): &(&str, &str)| {
+        // They parse: a test of this crate reads them.
+        let spec: Value = serde_yaml_ng::from_str(text).unwrap_or_default();
+        json!({
+            "apiVersion": "monitoring.coreos.com/v1",
+            "kind": "PrometheusRule",
+            "metadata": names.metadata(&names.of(name), "monitor"),
+            "spec": spec,
+        })
+    };
+    files.map(object).collect()
+}
+
 /// What tells Prometheus' operator where the metrics are.
 pub(super) fn monitor(cluster: &WeirCluster, names: &Names) -> Option<Value> {
     cluster.spec.monitoring.service_monitor.then(|| {

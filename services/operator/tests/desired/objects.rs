@@ -201,3 +201,25 @@ fn the_configuration_is_what_the_spec_says_with_what_the_operator_sets() {
     let text = configured(&embedded()).text.unwrap();
     assert!(!text.contains("[peers]") && !text.contains("[tls]"), "{text}");
 }
+
+#[test]
+fn rules_for_prometheus_are_made_by_their_switch_from_the_files_that_everybody_has() {
+    let mut world = settled(shared());
+    let rules = |world: &World| -> Vec<Value> {
+        let rules = world.objects.iter().filter(|(key, _)| key.0 == "PrometheusRule");
+        rules.map(|(_, object)| object["spec"].clone()).collect()
+    };
+    assert!(rules(&world).is_empty());
+    world.edit(|spec| spec["monitoring"] = json!({ "prometheusRule": true }));
+    world.settle();
+    let files = ["alerts", "recording"].map(|name| {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus");
+        let text = std::fs::read_to_string(format!("{dir}/weir-{name}.rules.yaml")).unwrap();
+        serde_yaml_ng::from_str::<Value>(&text).unwrap()
+    });
+    assert_eq!(rules(&world), files);
+    assert!(files.iter().all(|file| file["groups"].as_array().is_some_and(|groups| !groups.is_empty())));
+    world.edit(|spec| spec["monitoring"] = json!({}));
+    world.settle();
+    assert!(rules(&world).is_empty());
+}

@@ -1,6 +1,13 @@
 //! How much a tenant may ask at once.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use weir_core::{Error, ErrorKind, Result, TenantId};
@@ -13,12 +20,23 @@ pub(crate) struct Admission {
     what: &'static str,
     limit: usize,
     running: Mutex<HashMap<TenantId, usize>>,
+    refused: AtomicU64,
 }
 
 impl Admission {
     /// At most `limit` of `what` for each tenant.
     pub(crate) fn new(what: &'static str, limit: usize) -> Arc<Self> {
-        Arc::new(Self { what, limit, running: Mutex::default() })
+        Arc::new(Self { what, limit, running: Mutex::default(), refused: AtomicU64::new(0) })
+    }
+
+    /// How many run, of all tenants.
+    pub(crate) fn running(&self) -> usize {
+        self.running.lock().values().sum()
+    }
+
+    /// How many were refused so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Lets one more in, until the permit is dropped.
@@ -29,6 +47,7 @@ impl Admission {
         let mut running = self.running.lock();
         let count = running.entry(tenant.clone()).or_default();
         if *count >= self.limit {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Error::new(
                 ErrorKind::ResourceExhausted,
                 "TOO_MANY_AT_ONCE",

@@ -48,6 +48,11 @@ impl Devices {
         Self { reader, young: HashMap::new(), old: HashMap::new(), young_weight: 0, weight_max }
     }
 
+    /// Devices that are kept, as they count against the bound.
+    pub(super) fn weight(&self) -> usize {
+        self.young_weight + self.old.len()
+    }
+
     /// Makes sure that every device of `heard`, and every day that it has readings of, is in memory. All that was heard
     /// before must be in the store, and what its table of buckets does not tell in `changed`, the newest last.
     ///

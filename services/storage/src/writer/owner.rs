@@ -15,6 +15,7 @@ pub(crate) struct Owner(pub(crate) Arc<Shared>);
 impl Work for Owner {
     async fn own(&self, held: &Held) -> Result<()> {
         let (shared, partition) = (&self.0, held.partition());
+        shared.metrics.behind.begin(partition);
         let claimed = Claimed::take(shared, partition).await?;
         let session = Session::new(Arc::clone(shared), partition, claimed);
         tokio::select! {
@@ -28,7 +29,6 @@ impl Work for Owner {
     }
 
     fn ended(&self, partition: Partition) {
-        // Whoever owns it now tells; a label that is not there is not removed.
-        let _ = self.0.metrics.lag.remove_label_values(&[&partition.to_string()]);
+        self.0.metrics.forget(partition);
     }
 }

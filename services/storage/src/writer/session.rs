@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use weir_core::{
-    Error, ErrorKind, Partition, Result, Stream,
+    Clock as _, Error, ErrorKind, Partition, Result, Stream, SystemClock,
     port::{Batch, LogReader, Record, TelemetryBatch},
     progress::Progress,
 };
@@ -60,6 +60,7 @@ pub(super) struct Session {
 struct Frozen {
     progress: Progress,
     changed: Changed,
+    began: Instant,
     /// Everything up to `progress` is being made durable.
     sync: AbortOnDropHandle<Result<()>>,
 }
@@ -69,6 +70,7 @@ type Reading = BoxFuture<'static, (Box<dyn LogReader>, Result<Batch>)>;
 impl Session {
     pub(super) fn new(shared: Arc<Shared>, partition: Partition, claimed: Claimed) -> Self {
         let devices = shared.config.devices_cached / usize::from(shared.marks.partitions()).max(1);
+        shared.metrics.writer.devices_max.set(i64::try_from(devices.max(1)).unwrap_or(i64::MAX));
         Self {
             devices: Devices::new(Reader::new(Arc::clone(&shared.store)), devices.max(1)),
             shared,
@@ -152,6 +154,7 @@ impl Session {
         let generation = self.shared.marks.step(progress, end)?;
         self.idle_moved |= end > progress.sequence;
         progress.idle_through(generation, end);
+        self.shared.metrics.behind.reached(self.partition, SystemClock.now());
         self.tell(from, &[], end);
         Ok(())
     }
@@ -175,6 +178,7 @@ impl Session {
             self.claimed.progress.passed(generation, record.sequence, record.id);
         }
         shared.metrics.rows.inc_by(rows);
+        self.count(&heard);
         shared.metrics.frames.inc_by(read.records.len() as u64);
         if self.bytes.is_none() {
             self.checkpoint_at = Instant::now() + shared.config.checkpoint_interval;
@@ -182,7 +186,29 @@ impl Session {
         let bytes = read.records.iter().map(|record| record.bytes.len() as u64).sum::<u64>();
         self.bytes = Some(self.bytes.unwrap_or(0) + bytes);
         self.tell(from, &heard, read.end);
+        if let Some(last) = read.records.last() {
+            shared.metrics.behind.reached(self.partition, last.stored_at);
+        }
         Ok(())
+    }
+
+    /// What was just written can be read.
+    fn count(&self, heard: &[Arc<Heard>]) {
+        let metrics = &self.shared.metrics;
+        let (now, fresh) = (SystemClock.now(), metrics.freshness.local());
+        let mut newest = None;
+        for message in heard {
+            newest = newest.max(message.readings.iter().map(|(_, reading)| reading.ts).max());
+            if let Some((_, reading)) = message.readings.last() {
+                fresh.observe(now.since(reading.received_at).as_secs_f64());
+            }
+        }
+        fresh.flush();
+        if let Some(newest) = newest {
+            metrics.behind.passed(self.partition, newest);
+        }
+        let devices = i64::try_from(self.devices.weight()).unwrap_or(i64::MAX);
+        metrics.writer.devices.with_label_values(&[&self.partition.to_string()]).set(devices);
     }
 
     async fn decode(&self, record: &Record) -> Result<Vec<Arc<Heard>>> {
@@ -218,6 +244,7 @@ impl Session {
         self.frozen = Some(Frozen {
             progress: self.claimed.progress.clone(),
             changed: std::mem::take(&mut self.changed),
+            began: Instant::now(),
             sync: AbortOnDropHandle::new(tokio::spawn(async move { store.sync().await })),
         });
         (self.bytes, self.idle_moved, self.checkpoint_at) = (None, false, Instant::now());
@@ -225,7 +252,7 @@ impl Session {
 
     /// Records what was frozen; the store has it durably.
     async fn save(&mut self) -> Result<()> {
-        let Some(Frozen { progress, changed, .. }) = self.frozen.take() else { return Ok(()) };
+        let Some(Frozen { progress, changed, began, .. }) = self.frozen.take() else { return Ok(()) };
         if self.shared.store.losses() != self.claimed.losses {
             // Another partition's sync came upon it, and this one's began after: what it waited for may be gone all the same.
             return Err(Error::unavailable(
@@ -237,7 +264,7 @@ impl Session {
         if !buckets.is_empty() {
             self.shared.store.write(TelemetryBatch { buckets, ..TelemetryBatch::default() }).await?;
         }
-        self.shared.metrics.checkpoints.inc();
+        self.shared.metrics.checkpoint.observe(began.elapsed().as_secs_f64());
         Ok(())
     }
 

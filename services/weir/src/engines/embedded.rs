@@ -60,6 +60,7 @@ pub(super) async fn open(config: &Config) -> Result<Engines> {
         leases: Arc::new(LocalLeases::new()),
         records,
         telemetry,
+        retries: Arc::new(|| 0), // there is no server
         detail: vec![format!("durability of log and store (embedded): {survives}")],
     })
 }

@@ -34,6 +34,10 @@ pub(super) async fn open(config: &Config) -> Result<Engines> {
             format!("durability of the log (nats): {}", bus.detail()),
             format!("durability of the store (cql): {}", store.detail()),
         ],
+        retries: {
+            let store = Arc::clone(&store);
+            Arc::new(move || store.retries())
+        },
         records: Arc::clone(&store) as _,
         telemetry: store,
     })
