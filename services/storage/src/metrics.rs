@@ -24,7 +24,7 @@ pub(crate) struct Metrics {
     pub(crate) lag: IntGaugeVec,
     /// Up to where the stream of readings was trimmed.
     pub(crate) trimmed: IntGauge,
-    /// Calls by method (`query`, `aggregate`, `latest`, `tail`, `rules`).
+    /// Calls by method (`query`, `aggregate`, `latest`, `tail`, `rules`, `promql`).
     pub(crate) queries: IntCounterVec,
     /// Rows that calls read.
     pub(crate) rows_read: IntCounter,

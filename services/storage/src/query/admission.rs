@@ -3,6 +3,10 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use weir_core::{Error, ErrorKind, Result, TenantId};
 
 /// When to try again: queries end, but not in the next moment.
@@ -13,12 +17,14 @@ pub(crate) struct Admission {
     what: &'static str,
     limit: usize,
     running: Mutex<HashMap<TenantId, usize>>,
+    /// Told when one ends.
+    ended: Notify,
 }
 
 impl Admission {
     /// At most `limit` of `what` for each tenant.
     pub(crate) fn new(what: &'static str, limit: usize) -> Arc<Self> {
-        Arc::new(Self { what, limit, running: Mutex::default() })
+        Arc::new(Self { what, limit, running: Mutex::default(), ended: Notify::new() })
     }
 
     /// Lets one more in, until the permit is dropped.
@@ -42,6 +48,22 @@ impl Admission {
     }
 }
 
+impl Admission {
+    /// As [`Admission::enter`], once there is room.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` (`TOO_MANY_AT_ONCE`) where there was none until `until`.
+    pub(crate) async fn wait(self: &Arc<Self>, tenant: &TenantId, until: Instant) -> Result<Permit> {
+        loop {
+            let ended = self.ended.notified(); // before looking, so that no end is missed
+            match self.enter(tenant) {
+                Ok(permit) => return Ok(permit),
+                Err(full) => timeout_at(until, ended).await.map_err(|_| full)?,
+            }
+        }
+    }
+}
+
 /// The right to run; ends when dropped.
 pub(crate) struct Permit {
     admission: Arc<Admission>,
@@ -57,12 +79,26 @@ impl Drop for Permit {
                 running.remove(&self.tenant);
             }
         }
+        drop(running);
+        self.admission.ended.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_in_when_one_ends_or_is_told_why_not() {
+        let admission = Admission::new("queries", 1);
+        let tenant = TenantId::new("a").unwrap();
+        let first = admission.enter(&tenant).unwrap();
+        let until = Instant::now() + Duration::from_secs(1);
+        assert_eq!(admission.wait(&tenant, until).await.err().unwrap().reason(), "TOO_MANY_AT_ONCE");
+        let until = Instant::now() + Duration::from_secs(1);
+        let (second, ()) = tokio::join!(admission.wait(&tenant, until), async move { drop(first) });
+        assert!(second.is_ok());
+    }
 
     #[test]
     fn a_tenant_at_its_limit_waits_and_another_does_not() {
