@@ -7,6 +7,7 @@ mod bad_input;
 mod commands;
 mod demo;
 mod durability;
+mod prometheus;
 mod rules;
 mod start;
 mod telemetry;
