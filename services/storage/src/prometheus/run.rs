@@ -34,7 +34,7 @@ impl Service {
             let looks = Cell::new(0_u32);
             let check = || {
                 looks.set(looks.get().wrapping_add(1));
-                if looks.get() % LOOK_EVERY == 0 { go_on(&gone, until, timeout) } else { Ok(()) }
+                if looks.get().is_multiple_of(LOOK_EVERY) { go_on(&gone, until, timeout) } else { Ok(()) }
             };
             query.evaluate(&data, &budget, &check)
         });
