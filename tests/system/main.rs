@@ -8,6 +8,7 @@ mod commands;
 mod demo;
 mod durability;
 mod metrics;
+mod prometheus;
 mod rules;
 mod start;
 mod telemetry;

@@ -27,6 +27,7 @@ mod grpc;
 mod marks;
 mod metrics;
 mod poison;
+pub mod prometheus;
 mod query;
 mod read;
 mod service;

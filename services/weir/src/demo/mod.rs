@@ -7,6 +7,7 @@
 mod cast;
 mod check;
 mod player;
+mod profiles;
 mod story;
 
 use std::sync::Arc;
