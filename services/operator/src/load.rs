@@ -14,7 +14,7 @@ use weir_core::{Error, Result};
 use weir_crd::{Lag, Scaling, ScalingMode, WeirCluster};
 
 use crate::{
-    desired::{self, COMPONENT, LABEL_INSTANCE, READERS, SCALED, Workload},
+    desired::{self, Answers, COMPONENT, LABEL_INSTANCE, READERS, SCALED, SHARED, Workload},
     error::of_kube,
     scaling::{Decision, Look, Policy, Scaler, Seen},
 };
@@ -24,6 +24,8 @@ pub(crate) const EVERY: Duration = Duration::from_secs(15);
 /// A pod that needs longer is one that could not be asked.
 const ASK_MAX: Duration = Duration::from_secs(3);
 const ADMIN_PORT: u16 = 8082;
+/// The gRPC codes that blame the service itself: neither the caller, nor somebody who is away.
+const FAULTS: [&str; 3] = ["code=\"UNKNOWN\"", "code=\"INTERNAL\"", "code=\"DATA_LOSS\""];
 
 /// Asks pods for what they tell of themselves.
 #[derive(Clone)]
@@ -59,6 +61,9 @@ struct Told {
     partitions: f64,
     connections: f64,
     window: f64,
+    /// gRPC calls that it answered, and of these those that failed by its own fault.
+    calls: f64,
+    faults: f64,
 }
 
 impl Pods {
@@ -70,21 +75,27 @@ impl Pods {
         Ok(Self { http })
     }
 
-    /// How far the readers of the log are behind; of each whose pods all tell it.
+    /// How far the readers of the log are behind, and how every service answers; of each whose pods all tell it.
     ///
     /// # Errors
     /// Those of the API server.
-    pub(crate) async fn lags(&self, client: &Client, cluster: &WeirCluster) -> Result<BTreeMap<String, Lag>> {
-        let mut lags = BTreeMap::new();
-        for component in READERS {
+    pub(crate) async fn health(
+        &self,
+        client: &Client,
+        cluster: &WeirCluster,
+    ) -> Result<(BTreeMap<String, Lag>, BTreeMap<String, Answers>)> {
+        let (mut lags, mut answers) = (BTreeMap::new(), BTreeMap::new());
+        for component in SHARED {
             let Some(told) = self.ask(client, cluster, component).await? else { continue };
-            let partitions: f64 = told.values().map(|told| told.partitions).sum();
-            lags.insert(
-                component.to_owned(),
-                Lag { partitions: partitions as i64, frames: waiting(&told) as i64 },
-            );
+            let sum = |of: fn(&Told) -> f64| told.values().map(of).sum::<f64>();
+            if READERS.contains(&component) {
+                let partitions = sum(|told| told.partitions) as i64;
+                lags.insert(component.to_owned(), Lag { partitions, frames: waiting(&told) as i64 });
+            }
+            let (calls, faults) = (sum(|told| told.calls) as u64, sum(|told| told.faults) as u64);
+            answers.insert(component.to_owned(), Answers { calls, faults });
         }
-        Ok(lags)
+        Ok((lags, answers))
     }
 
     /// What every pod tells; none where one does not.
@@ -238,6 +249,11 @@ fn told(component: &str, page: &str) -> Option<Told> {
                 told.lag += value;
                 told.partitions += 1.0;
             }
+            "weir_grpc_requests_total" => {
+                told.calls += value;
+                let is_fault = FAULTS.iter().any(|code| series.contains(code));
+                told.faults += if is_fault { value } else { 0.0 };
+            }
             "weir_ingest_connections" => told.connections += value,
             "weir_ingest_window_used_ratio" => {
                 told.window += value;
@@ -246,7 +262,12 @@ fn told(component: &str, page: &str) -> Option<Told> {
             _ => {}
         }
     }
-    (if component == "ingest" { has_window } else { has_frames }).then_some(told)
+    let is_known = match component {
+        "ingest" => has_window,
+        "storage" | "analytics" => has_frames,
+        _ => true,
+    };
+    is_known.then_some(told)
 }
 
 #[cfg(test)]
@@ -262,6 +283,11 @@ mod tests {
         let found = told("storage", PAGE).unwrap();
         assert_eq!((found.frames, found.lag, found.partitions), (500.0, 40.0, 2.0));
         assert_eq!(told("ingest", PAGE), None, "it says nothing of the edge");
+        let page = "weir_grpc_requests_total{method=\"a.B/C\",code=\"OK\"} 90\n\
+            weir_grpc_requests_total{method=\"a.B/C\",code=\"INTERNAL\"} 9\n\
+            weir_grpc_requests_total{method=\"a.B/C\",code=\"UNAVAILABLE\"} 1\n";
+        let found = told("registry", page).unwrap();
+        assert_eq!((found.calls, found.faults), (100.0, 9.0));
     }
 
     #[tokio::test(start_paused = true)]

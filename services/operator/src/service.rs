@@ -266,7 +266,7 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     observed.refused = context.refused(&name);
     observed.scaled = context.scaled(&name);
     if desired::rolls_out(&cluster) {
-        observed.lags = context.pods.lags(client, &cluster).await?;
+        (observed.lags, observed.answers) = context.pods.health(client, &cluster).await?;
     }
     let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));

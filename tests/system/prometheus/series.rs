@@ -174,7 +174,8 @@ pub(super) fn send(weir: &Weir, client: &Client, lines: &[Line]) {
     for (metric, count) in sent {
         eventually("every sample is answered", || {
             let found = client.query(&format!("sum(count_over_time({metric}[6h] @ {end}))"), START);
-            (found["data"]["result"][0]["value"][1] == count.to_string()).then_some(())
+            (found["data"]["result"][0]["value"][1].as_str() == Some(count.to_string().as_str()))
+                .then_some(())
         });
     }
 }

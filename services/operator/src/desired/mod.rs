@@ -19,6 +19,7 @@ use serde_json::Value;
 use weir_crd::{ClusterStatus, Lag, Release, ScalingMode, WeirCluster};
 
 pub use config::Configured;
+pub(crate) use names::SHARED;
 pub use names::{COMPONENT, LABEL_INSTANCE, MANAGED, RELEASE, SCALED, owner};
 pub use network::ARROWS;
 pub(crate) use rollout::READERS;
@@ -44,8 +45,19 @@ pub struct Observed {
     pub refused: Vec<Refused>,
     /// How far the readers of the log are behind; of each service whose pods all told it, while that is looked at.
     pub lags: BTreeMap<String, Lag>,
+    /// What the pods of each service answered since they began, while that is looked at.
+    pub answers: BTreeMap<String, Answers>,
     /// What was decided on the number of pods, by component.
     pub scaled: BTreeMap<String, Decision>,
+}
+
+/// What the pods of a service answered since they began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answers {
+    /// Calls.
+    pub calls: u64,
+    /// Of these, calls that failed by a fault of the service.
+    pub faults: u64,
 }
 
 /// An object that the API server refused.

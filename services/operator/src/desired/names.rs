@@ -14,7 +14,7 @@ pub const MANAGED: &str = "app.kubernetes.io/managed-by=weir-operator";
 pub const RELEASE: &str = "weir.dev/release";
 
 /// The services where each is pods of its own.
-pub(super) const SHARED: [&str; 5] = ["registry", "storage", "analytics", "commands", "ingest"];
+pub(crate) const SHARED: [&str; 5] = ["registry", "storage", "analytics", "commands", "ingest"];
 /// Those whose load says how many of them are needed.
 pub const SCALED: [&str; 3] = ["storage", "analytics", "ingest"];
 /// The one component of embedded engines.
@@ -119,5 +119,5 @@ pub(super) fn hash(bytes: impl AsRef<[u8]>) -> String {
 /// By what a pod's template names its release.
 pub(super) fn release_id(release: &weir_crd::Release) -> String {
     let logins = release.logins.as_deref().map(|logins| format!(" {logins}")).unwrap_or_default();
-    hash(&format!("{} {}{logins}", release.image, release.config))
+    hash(format!("{} {}{logins}", release.image, release.config))
 }

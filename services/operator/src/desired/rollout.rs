@@ -1,6 +1,6 @@
 //! A rollout as a state machine over what stands in the status: schema, then registry, then those who read the log, then
-//! ingest, each gated on readiness, and on the readers of the log being no further behind than before; what does not come to
-//! that in time is taken back.
+//! ingest, each gated on readiness, on calls that do not fail, and on the readers of the log being no further behind than before;
+//! what does not come to that in time is taken back.
 //!
 //! Every release runs beside the one before in any order, so that going back needs no order. A step depends only on the
 //! status and on what was observed: an operator that ends between any two writes does the same step again.
@@ -8,7 +8,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use weir_crd::{ClusterStatus, Failed, Lag, Release, Rollout, Stage};
 
-use super::{Event, Observed, Workload, names::release_id};
+use super::{Answers, Event, Observed, Workload, names::release_id};
 
 /// Services that read the log.
 pub(crate) const READERS: [&str; 2] = ["storage", "analytics"];
@@ -117,6 +117,11 @@ fn is_done(rollout: &Rollout, facts: &Facts<'_>) -> bool {
     }
 }
 
+/// As many calls of new pods say something about them.
+const CALLS_MIN: u64 = 100;
+/// One call in so many may fail by a fault of the service.
+const FAULT_ONE_IN: u64 = 100;
+
 /// What a rollout waits for at its stage, by component, in words.
 pub(super) fn late(rollout: &Rollout, components: &[&str], observed: &Observed) -> Vec<String> {
     let release = release_id(&rollout.to);
@@ -125,8 +130,16 @@ pub(super) fn late(rollout: &Rollout, components: &[&str], observed: &Observed) 
         .filter_map(|component| {
             unready(component, observed.workloads.get(*component), Some(&release))
                 .or_else(|| behind(component, rollout, observed.lags.get(*component)))
+                .or_else(|| failing(component, observed.answers.get(*component)))
         })
         .collect()
+}
+
+/// Why a component's answers are not to be trusted: its pods are new, and so is all that they count.
+fn failing(component: &str, answers: Option<&Answers>) -> Option<String> {
+    let Answers { calls, faults } = *answers?;
+    (calls >= CALLS_MIN && faults.saturating_mul(FAULT_ONE_IN) > calls)
+        .then(|| format!("{component} failed at {faults} of {calls} calls"))
 }
 
 /// Why a component is further behind than it was.

@@ -102,7 +102,7 @@ fn claim(cluster: &WeirCluster, names: &Names) -> Value {
 /// its template, which a Job cannot change.
 pub(super) fn migration(cluster: &WeirCluster, names: &Names, release: &Release) -> Value {
     let template = pod::template(cluster, names, MIGRATE, release);
-    let name = names.of(&format!("migrate-{}", hash(&template.to_string())));
+    let name = names.of(&format!("migrate-{}", hash(template.to_string())));
     json!({
         "apiVersion": "batch/v1",
         "kind": "Job",

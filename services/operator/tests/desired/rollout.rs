@@ -1,6 +1,7 @@
 //! Rollouts: whatever happens in between, they converge, in their order.
 
 use proptest::prelude::*;
+use weir_operator::desired::Answers;
 
 use crate::world::{COMPONENTS, World, embedded, shared};
 
@@ -193,6 +194,28 @@ fn readers_that_fall_behind_hold_an_upgrade_and_have_it_taken_back_but_an_old_la
     world.settle_as_it_is();
     assert_converged(&world);
     assert_eq!(world.image("ingest").unwrap(), "weir:1.2.0");
+}
+
+#[test]
+fn new_pods_that_fail_at_calls_are_taken_back() {
+    let mut world = World::new(shared());
+    world.settle();
+    world.set_version("1.1.0");
+    world.reconcile(usize::MAX);
+    world.jobs_end();
+    world.reconcile(usize::MAX);
+    world.become_ready("registry");
+    world.answers = Answers { calls: 1_000, faults: 11 };
+    world.reconcile(usize::MAX);
+    assert_eq!(world.image("storage").unwrap(), "weir:1.0.0", "the registry fails");
+    world.now_s += 100_000;
+    world.reconcile(usize::MAX);
+    let failed = world.status().failed.unwrap();
+    assert!(failed.message.contains("registry failed at 11 of 1000 calls"), "{}", failed.message);
+    world.answers = Answers { calls: 99, faults: 99 };
+    world.set_version("1.2.0");
+    world.settle();
+    assert_converged(&world);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use weir_crd::{ClusterStatus, Lag, WeirCluster};
-use weir_operator::desired::{self, Configured, Event, Observed, Plan, RELEASE, Workload, name_of};
+use weir_operator::desired::{self, Answers, Configured, Event, Observed, Plan, RELEASE, Workload, name_of};
 
 /// By what an object is found.
 pub(crate) type Key = (String, String);
@@ -25,6 +25,8 @@ pub(crate) struct World {
     /// Frames that wait for the readers of the log, where they tell it.
     pub(crate) lag: Option<i64>,
     pub(crate) logins: Option<String>,
+    /// Calls, and those that failed, of every service.
+    pub(crate) answers: Answers,
     pub(crate) now_s: i64,
 }
 
@@ -71,6 +73,7 @@ impl World {
             broken: BTreeSet::new(),
             lag: Some(0),
             logins: None,
+            answers: Answers::default(),
             now_s: 1_800_000_000,
         }
     }
@@ -125,6 +128,7 @@ impl World {
         let mut observed = Observed {
             secrets: self.secrets.clone(),
             logins: self.logins.clone(),
+            answers: COMPONENTS.iter().map(|name| ((*name).to_owned(), self.answers)).collect(),
             lags: ["storage", "analytics"]
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), lag?)))
