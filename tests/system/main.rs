@@ -8,7 +8,6 @@ mod commands;
 mod demo;
 mod durability;
 mod metrics;
-mod prometheus;
 mod rules;
 mod start;
 mod telemetry;

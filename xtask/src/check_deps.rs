@@ -14,15 +14,11 @@ const SERVICE: &[&str] =
 const OPERATOR: &[&str] =
     &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "metrics", "observability", "crd"];
 
-/// As a service; it also answers PromQL.
-const STORAGE: &[&str] =
-    &["core", "config", "proto", "frame", "rules", "grpc", "runtime", "metrics", "observability", "promql"];
-
 /// Which of ours each crate may use in its own code.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "core" | "proto" => &[],
-        "frame" | "rules" | "config" | "metrics" | "promql" => &["core"],
+        "frame" | "rules" | "config" | "metrics" => &["core"],
         "log-embedded" | "log-nats" | "store-embedded" | "store-scylla" => &["core", "config"],
         "grpc" => &["core", "proto", "metrics"],
         "clients" => &["core", "proto", "grpc"],
@@ -31,8 +27,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "observability" | "runtime" => &["core", "config", "metrics"],
         "crd" => &["core", "config"],
         "operator" => OPERATOR,
-        "storage" => STORAGE,
-        "registry" | "ingest" | "analytics" | "commands" => SERVICE,
+        "registry" | "ingest" | "storage" | "analytics" | "commands" => SERVICE,
         "conformance" => &["core", "grpc", "clients"], // call ports are tested over a real connection, too
         _ => return None,                              // the binary, tests and xtask wire everything
     })
@@ -47,7 +42,7 @@ const ONLY: [(&str, &[&str]); 4] = [
     ("kube", &["operator", "crd", "tests"]),
 ];
 
-/// What `core`, `rules` and `promql` may not touch: they are free of I/O.
+/// What `core` and `rules` may not touch: they are free of I/O.
 const NO_IO: [&str; 4] = ["tokio", "tonic", "axum", "reqwest"];
 
 #[derive(Deserialize)]
@@ -106,7 +101,7 @@ fn check(name: &str, dependency: &Dependency, is_ours: impl Fn(&str) -> bool) ->
     {
         return Some(format!("{name} → {other}: only {} may use it", owners.join(", ")));
     }
-    (matches!(name, "core" | "rules" | "promql") && NO_IO.contains(&other))
+    (matches!(name, "core" | "rules") && NO_IO.contains(&other))
         .then(|| format!("{name} → {other}: {name} does no I/O"))
 }
 

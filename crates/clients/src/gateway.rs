@@ -4,8 +4,6 @@
 //! What goes on is the call as it came, streams both ways, with its caller's token and deadline. Nothing of this process's
 //! own authority is added: a call of a service is not forwarded, since behind a connection of ours it could not be told
 //! from one of ours, and what only services may call is not forwarded at all.
-//!
-//! Plain HTTP of a public API goes on in the same way, by the prefix of its path.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request, Response, Version, header};
-use tonic::{body::Body, service::Routes};
+use http::{HeaderMap, Request, Response, header};
+use tonic::{Status, body::Body, service::Routes};
 use tower::Service;
 use weir_core::{Error, ErrorKind, Result, principal::Principal};
-use weir_grpc::{Http, from_status, is_internal, to_status};
+use weir_grpc::{is_internal, to_status};
 
 use crate::Peer;
 
@@ -30,25 +28,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 pub struct Gateway {
     peers: Arc<BTreeMap<&'static str, Peer>>,
-    /// Plain HTTP, and the package of the service that answers it.
-    http: Option<(Http, &'static str)>,
 }
 
 impl Gateway {
     /// Forwards the services of each package (`weir.registry.v1`) to a peer.
     pub fn new(peers: impl IntoIterator<Item = (&'static str, Peer)>) -> Self {
-        Self { peers: Arc::new(peers.into_iter().collect()), http: None }
-    }
-
-    /// Also forwards plain HTTP, to the peer with the services of `package`.
-    #[must_use]
-    pub fn with_http(mut self, http: Http, package: &'static str) -> Self {
-        self.http = Some((http, package));
-        self
-    }
-
-    fn http(&self, path: &str) -> Option<(Http, &'static str)> {
-        self.http.filter(|(http, _)| http.has(path))
+        Self { peers: Arc::new(peers.into_iter().collect()) }
     }
 
     /// `routes`, and what they do not have by way of this gateway.
@@ -67,10 +52,7 @@ impl Gateway {
             return Err(Error::permission_denied("what services ask of each other is not forwarded"));
         }
         let service = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
-        let package = match self.http(path) {
-            Some((_, package)) => package,
-            None => service.rsplit_once('.').map_or("", |(package, _)| package),
-        };
+        let package = service.rsplit_once('.').map_or("", |(package, _)| package);
         let peer = self.peers.get(package).ok_or_else(|| {
             let message = format!("nobody here answers {service:?}");
             Error::new(ErrorKind::Unimplemented, "METHOD_UNKNOWN", message)
@@ -100,23 +82,18 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let peer = self.peer(&request).cloned();
-        let http = self.http(request.uri().path()).map(|(http, _)| http);
         Box::pin(async move {
             let answer = match peer {
-                Ok(peer) => peer.forward(onward(request, http.is_some())).await,
+                Ok(peer) => peer.forward(onward(request)).await,
                 Err(error) => Err(to_status(error)),
             };
-            Ok(answer.unwrap_or_else(|status| match http {
-                Some(http) => (http.refuse)(&from_status(status)),
-                None => status.into_http(),
-            }))
+            Ok(answer.unwrap_or_else(Status::into_http))
         })
     }
 }
 
-/// The call as it goes on: the same message, without what was found out about its connection. Between services every
-/// connection is HTTP/2, also for what came in HTTP/1.1.
-fn onward<B>(request: Request<B>, is_http: bool) -> Request<Body>
+/// The call as it goes on: the same message, without what was found out about its connection.
+fn onward<B>(request: Request<B>) -> Request<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -124,7 +101,7 @@ where
     let (parts, body) = request.into_parts();
     let mut onward = Request::new(Body::new(body));
     *onward.method_mut() = parts.method;
-    *onward.version_mut() = if is_http { Version::HTTP_2 } else { parts.version };
+    *onward.version_mut() = parts.version;
     *onward.uri_mut() = parts.uri;
     *onward.headers_mut() = end_to_end(parts.headers);
     onward

@@ -27,28 +27,11 @@ pub struct Token {
 /// # Errors
 /// What the first refused one says.
 pub async fn create(place: &Place, devices: &[String], labels: &HashMap<String, String>) -> Result<()> {
-    create_of(place, devices, None, labels).await
-}
-
-/// As [`create`], with a profile that is there; with the profile `default` where none is named.
-///
-/// # Errors
-/// What the first refused one says.
-pub async fn create_of(
-    place: &Place,
-    devices: &[String],
-    profile: Option<&str>,
-    labels: &HashMap<String, String>,
-) -> Result<()> {
     let mut stub = place.connection.devices();
     for devices in devices.chunks(BATCH_MAX) {
         let requests = devices.iter().map(|device| pb::CreateDeviceRequest {
             device_id: device.clone(),
-            device: Some(pb::Device {
-                labels: labels.clone(),
-                profile: profile.map(|id| name::child(&place.tenant, "profiles", id)).unwrap_or_default(),
-                ..Default::default()
-            }),
+            device: Some(pb::Device { labels: labels.clone(), ..Default::default() }),
             ..Default::default()
         });
         let request = pb::BatchCreateDevicesRequest {

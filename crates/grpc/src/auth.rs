@@ -3,16 +3,12 @@
 //!
 //! A call that carries a bearer token is its holder's, also over the connection of a service, which forwards calls of users.
 //! What services ask of each other is refused here to everybody else, by the list that the contracts give.
-//!
-//! Plain HTTP under one prefix is authenticated here, too, also by HTTP basic authentication (RFC 7617), whose password is
-//! the token: tools that know no other way send that.
 
 use std::{
     sync::Arc,
     task::{Context, Poll},
 };
 
-use base64::Engine as _;
 use futures::future::BoxFuture;
 use tonic::{Extensions, Status, body::Body};
 use tower::{Layer, Service};
@@ -37,29 +33,12 @@ const OPEN: [&str; 3] = [
 pub struct AuthLayer {
     registry: Arc<dyn Registry>,
     key: Option<ServiceKey>,
-    http: Option<Http>,
-}
-
-/// Plain HTTP on a listener of gRPC: what is under a prefix, and how its errors are written.
-#[derive(Clone, Copy)]
-pub struct Http {
-    /// The beginning of its paths.
-    pub prefix: &'static str,
-    /// Writes an error.
-    pub refuse: fn(&Error) -> http::Response<Body>,
-}
-
-impl Http {
-    /// Whether a path is under the prefix.
-    pub fn has(&self, path: &str) -> bool {
-        path.starts_with(self.prefix)
-    }
 }
 
 impl AuthLayer {
     /// Authenticates users and devices against `registry`, and services by their certificates where the listener has TLS.
     pub fn new(registry: Arc<dyn Registry>) -> Self {
-        Self { registry, key: None, http: None }
+        Self { registry, key: None }
     }
 
     /// Also knows services by this key.
@@ -67,19 +46,6 @@ impl AuthLayer {
     pub fn with_service_key(mut self, key: Option<ServiceKey>) -> Self {
         self.key = key;
         self
-    }
-}
-
-impl AuthLayer {
-    /// Also authenticates plain HTTP.
-    #[must_use]
-    pub fn with_http(mut self, http: Http) -> Self {
-        self.http = Some(http);
-        self
-    }
-
-    fn http(&self, path: &str) -> Option<Http> {
-        self.http.filter(|http| http.has(path))
     }
 }
 
@@ -109,15 +75,12 @@ impl AuthLayer {
         if !request.headers().contains_key(http::header::AUTHORIZATION) && is_service() {
             return Ok(Shown::Service);
         }
-        let token: Arc<str> = match self.http(request.uri().path()) {
-            Some(_) => bearer_or_basic(request.headers())?,
-            None => bearer(request.headers())?.into(),
-        };
+        let token = bearer(request.headers())?;
         if !token.starts_with(KEY_PREFIX) {
-            return Ok(Shown::Token(token));
+            return Ok(Shown::Token(token.into()));
         }
         match &self.key {
-            Some(key) if key.is(&token) => Ok(Shown::Service),
+            Some(key) if key.is(token) => Ok(Shown::Service),
             _ => Err(Error::unauthenticated("the service key is not the one of this server")),
         }
     }
@@ -157,15 +120,10 @@ where
             if OPEN.iter().any(|open| path.starts_with(open)) {
                 return inner.call(request).await; // the connection stays unknown, so it has its ten seconds
             }
-            let (internal, http, shown) = (is_internal(path), by.http(path), by.shown(&request));
+            let (internal, shown) = (is_internal(path), by.shown(&request));
             let (caller, token) = match by.caller(shown, internal).await {
                 Ok(allowed) => allowed,
-                Err(error) => {
-                    return Ok(match http {
-                        Some(http) => (http.refuse)(&error),
-                        None => to_status(error).into_http(),
-                    });
-                }
+                Err(error) => return Ok(to_status(error).into_http()),
             };
             if let Some(seat) = request.extensions().get::<Arc<Seat>>() {
                 seat.known();
@@ -194,26 +152,6 @@ fn bearer(headers: &http::HeaderMap) -> Result<&str> {
     match header.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(Error::unauthenticated("no bearer token: send the header `authorization: Bearer <token>`")),
-    }
-}
-
-/// The token of a bearer header, or the password of a basic one, whatever its user.
-fn bearer_or_basic(headers: &http::HeaderMap) -> Result<Arc<str>> {
-    let header =
-        headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match header.split_once(' ') {
-        Some((scheme, credentials)) if scheme.eq_ignore_ascii_case("basic") => {
-            let decoded = base64::engine::general_purpose::STANDARD.decode(credentials.trim()).ok();
-            let text = decoded.and_then(|decoded| String::from_utf8(decoded).ok());
-            let password =
-                text.as_deref().and_then(|text| text.split_once(':')).map(|(_, password)| password.into());
-            password.ok_or_else(|| Error::unauthenticated("the basic credentials cannot be read"))
-        }
-        _ => bearer(headers).map(Into::into).map_err(|_| {
-            Error::unauthenticated(
-                "no token: send it as a bearer token, or as the password of basic authentication",
-            )
-        }),
     }
 }
 

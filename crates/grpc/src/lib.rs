@@ -15,7 +15,7 @@ pub mod page;
 pub mod status;
 pub mod tls;
 
-pub use auth::{AuthLayer, Http, principal};
+pub use auth::{AuthLayer, principal};
 pub use identity::ServiceKey;
 pub use internal::is_internal;
 pub use metrics::{MetricsLayer, ServerMetrics};

@@ -20,8 +20,8 @@ use crate::expiry;
 
 /// A listener looks at its files so often at most, when somebody connects: three calls of the system.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// What is spoken over TLS: gRPC is HTTP/2, and tools that ask for JSON may know HTTP/1.1 alone.
-const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What is spoken over TLS.
+const ALPN: &[u8] = b"h2";
 
 /// The files of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Pems {
             .with_client_cert_verifier(verifier)
             .with_single_cert(certificates("tls.cert_file", &self.cert)?, key)
             .map_err(|source| cannot(&source))?;
-        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+        config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Arc::new(config))
     }
 }

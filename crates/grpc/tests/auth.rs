@@ -16,7 +16,7 @@ use weir_core::{
     principal::{Principal, Scope},
     selector::Selector,
 };
-use weir_grpc::{AuthLayer, Http, ServiceKey, from_status};
+use weir_grpc::{AuthLayer, ServiceKey, from_status};
 
 /// Knows a token with every scope, and a device.
 struct Known;
@@ -127,33 +127,6 @@ async fn a_service_key_is_one_only_where_it_is_the_servers() {
         (None, format!("Bearer {text}"), Err(Code::Unauthenticated)),
     ] {
         assert_eq!(call(key, path, Some(&shown)).await, expected);
-    }
-}
-
-#[tokio::test]
-async fn plain_http_takes_the_token_as_a_password_too_and_refuses_in_its_own_form() {
-    let reached = tower::service_fn(async |_: http::Request<Body>| {
-        Ok::<_, Infallible>(http::Response::new(Body::empty()))
-    });
-    let refuse = |error: &Error| {
-        http::Response::builder().status(401).header("why", error.message()).body(Body::empty()).unwrap()
-    };
-    let layer = AuthLayer::new(Arc::new(Known)).with_http(Http { prefix: "/plain/", refuse }).layer(reached);
-    for (path, authorization, status, is_grpc) in [
-        ("/plain/x", "Bearer wa_everything", 200, false),
-        ("/plain/x", "Basic dTp3YV9ldmVyeXRoaW5n", 200, false), // u:wa_everything
-        ("/plain/x", "basic Ondhe2V2ZXJ5dGhpbmc=", 401, false),
-        ("/plain/x", "Basic d2FfZXZlcnl0aGluZw==", 401, false), // no colon
-        ("/plain/x", "Basic !", 401, false),
-        ("/plain/x", "", 401, false),
-        ("/plain", "Basic dTp3YV9ldmVyeXRoaW5n", 200, true),
-        ("/weir.storage.v1.TelemetryService/Query", "Basic dTp3YV9ldmVyeXRoaW5n", 200, true),
-    ] {
-        let request = http::Request::builder().uri(path).header("authorization", authorization);
-        let answer = layer.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        let refused_by_grpc = Status::from_header_map(answer.headers()).map(|status| status.code());
-        assert_eq!(answer.status(), status, "{path} {authorization}");
-        assert_eq!(refused_by_grpc, is_grpc.then_some(Code::Unauthenticated), "{path} {authorization}");
     }
 }
 

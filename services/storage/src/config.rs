@@ -79,14 +79,6 @@ pub struct QueryConfig {
     pub tail_buffer: ByteSize,
     /// Memory that one aggregate may hold; a query that needs more reads its range again for the rest.
     pub aggregate_memory: ByteSize,
-    /// Queries over the Prometheus API that a tenant may run at once; further ones wait.
-    pub promql_per_tenant: usize,
-    /// Samples of 16 bytes that one query over the Prometheus API may hold, read ones and those of its result.
-    pub promql_samples: usize,
-    /// How long a query over the Prometheus API may take; a caller may ask for less.
-    #[serde(with = "weir_config::duration")]
-    #[schemars(with = "String")]
-    pub promql_timeout: Duration,
 }
 
 impl Default for QueryConfig {
@@ -96,9 +88,6 @@ impl Default for QueryConfig {
             tails_per_tenant: 64,                // one for each person and script that watches
             tail_buffer: ByteSize::mib(4), // seconds of a busy tenant, and a bound of memory with all of them slow
             aggregate_memory: ByteSize::mib(64), // 100,000 steps of one metric with every function fit
-            promql_per_tenant: 4, // a dashboard asks for twenty panels at once: with more, each only waits longer
-            promql_samples: 5_000_000, // 80 MB: a day of 50 series by the second, or a year of 9 by the minute
-            promql_timeout: Duration::from_secs(120), // as Prometheus
         }
     }
 }

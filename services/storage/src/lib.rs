@@ -27,7 +27,6 @@ mod grpc;
 mod marks;
 mod metrics;
 mod poison;
-pub mod prometheus;
 mod query;
 mod read;
 mod service;

@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) trim: TrimMetrics,
     /// What owners use.
     pub(crate) writer: Writer,
-    /// Calls by method (`query`, `aggregate`, `latest`, `tail`, `rules`, `promql`).
+    /// Calls by method (`query`, `aggregate`, `latest`, `tail`, `rules`).
     pub(crate) queries: IntCounterVec,
     /// Rows that calls read.
     pub(crate) rows_read: IntCounter,

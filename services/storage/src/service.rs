@@ -42,7 +42,6 @@ pub struct Service {
     ownership: Arc<Ownership>,
     queries: Arc<Admission>,
     tails: Arc<Admission>,
-    pub(crate) promql: Arc<Admission>,
     tasks: TaskTracker,
     /// Ends every task but those of owners.
     stop: CancellationToken,
@@ -106,7 +105,6 @@ impl Service {
         let service = Arc::new(Self {
             queries: Admission::new("queries", config.query.queries_per_tenant),
             tails: Admission::new("live tails", config.query.tails_per_tenant),
-            promql: Admission::new("prometheus queries", config.query.promql_per_tenant),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -248,7 +246,7 @@ impl Service {
         poison::forget(&*self.shared.records, at).await
     }
 
-    pub(crate) fn reader(&self, method: &str) -> Reader {
+    fn reader(&self, method: &str) -> Reader {
         self.shared.metrics.queries.with_label_values(&[method]).inc();
         Reader::metered(Arc::clone(&self.shared.store), &self.shared.metrics)
     }

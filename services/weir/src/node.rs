@@ -11,7 +11,7 @@ use tonic::{
 };
 use weir_core::{Error, Result};
 use weir_grpc::{
-    AuthLayer, Http, MetricsLayer,
+    AuthLayer, MetricsLayer,
     connection::{self, Seats},
     tls,
 };
@@ -34,12 +34,6 @@ const UNKNOWN_MAX: Duration = Duration::from_secs(10);
 const OPEN_MESSAGE_MAX: usize = 16 << 10;
 /// A peer that does not answer a ping is gone.
 const PING: Duration = Duration::from_secs(20);
-
-/// The API of Prometheus, beside gRPC: answered where storage is, else handed on to it.
-const PROMETHEUS: Http = Http {
-    prefix: weir_storage::prometheus::PREFIX,
-    refuse: |error| weir_storage::prometheus::refuse(error).map(tonic::body::Body::new),
-};
 
 /// A node that accepts.
 pub(crate) struct Node {
@@ -87,14 +81,10 @@ impl Node {
             ingest.serve_http(edge.http);
         }
         let registry = running.registry_port().await?;
-        let auth = AuthLayer::new(registry)
-            .with_service_key(peers::service_key(&config.auth)?)
-            .with_http(PROMETHEUS);
-        let routes = running.gateway(PROMETHEUS)?.behind(routes(&running)?);
-        let server = Server::builder()
-            .accept_http1(true) // tools that speak the API of Prometheus
-            .http2_keepalive_interval(Some(PING))
-            .http2_keepalive_timeout(Some(PING));
+        let auth = AuthLayer::new(registry).with_service_key(peers::service_key(&config.auth)?);
+        let routes = running.gateway()?.behind(routes(&running)?);
+        let server =
+            Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PING));
         let server =
             server.layer(MetricsLayer::new(Arc::clone(&measures.server))).layer(auth).add_routes(routes);
         let seats = Seats::measured(config.listen.grpc_connections, UNKNOWN_MAX, &measures.server);
@@ -154,7 +144,7 @@ fn report(what: &str, result: Result<()>) {
     }
 }
 
-/// What this process answers itself, over gRPC and HTTP.
+/// What this process answers over gRPC itself.
 fn routes(running: &Running) -> Result<Routes> {
     let mut routes = RoutesBuilder::default();
     running.registry.iter().for_each(|service| service.add_routes(&mut routes));
@@ -176,6 +166,5 @@ fn routes(running: &Running) -> Result<Routes> {
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health); // the empty service name is SERVING from the start; readiness in detail is the admin listener's
     routes.add_service(health_service.max_decoding_message_size(OPEN_MESSAGE_MAX));
-    let http = running.storage.as_ref().map(|storage| storage.http_routes());
-    Ok(routes.routes().into_axum_router().merge(http.unwrap_or_default()).into())
+    Ok(routes.routes())
 }

@@ -7,7 +7,7 @@ use weir_core::{
     Clock, Error, ErrorKind, Result,
     port::{Registry, Signals},
 };
-use weir_grpc::{Http, ServiceKey, tls};
+use weir_grpc::{ServiceKey, tls};
 
 use crate::config::{Auth, Config};
 
@@ -58,12 +58,11 @@ impl Peers {
         Ok(Arc::new(StorageClient::new(self.peer("storage")?)))
     }
 
-    /// Hands on calls of users for the services that this process does not run and that have an address, and `http` to
-    /// storage.
+    /// Hands on calls of users for the services that this process does not run and that have an address.
     ///
     /// # Errors
     /// As of [`Peers::peer`].
-    pub(crate) fn gateway(&mut self, here: &[&str], http: Http) -> Result<Gateway> {
+    pub(crate) fn gateway(&mut self, here: &[&str]) -> Result<Gateway> {
         let elsewhere: Vec<_> = self
             .addresses
             .iter()
@@ -74,7 +73,7 @@ impl Peers {
         for name in elsewhere {
             peers.push((package(name), self.peer(name)?));
         }
-        Ok(Gateway::new(peers).with_http(http, package("storage")))
+        Ok(Gateway::new(peers))
     }
 
     /// One of them.

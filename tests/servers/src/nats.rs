@@ -336,7 +336,7 @@ fn configuration(
 }
 
 /// Ports that nobody listens on now. They are held together, so that none comes twice.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, String> {
+fn free_ports(count: usize) -> Result<Vec<u16>, String> {
     let open: Result<Vec<TcpListener>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let open = open.map_err(|error| error.to_string())?;
     open.iter()
@@ -344,7 +344,7 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, String> {
         .collect()
 }
 
-pub(crate) fn http_get(port: u16, path: &str) -> std::io::Result<String> {
+fn http_get(port: u16, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
@@ -417,7 +417,7 @@ fn fetched() -> Result<PathBuf, String> {
     }
 }
 
-pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+fn run(command: &mut Command) -> Result<(), String> {
     let told = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if told.status.success() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! A Prometheus server that scrapes what it is told, or holds the series that it is given, on a loopback port of its own.
-//! `prometheus` on PATH (Debian: `apt-get install prometheus`), or the one that `WEIR_TEST_PROMETHEUS_BIN` names.
+//! A Prometheus server that scrapes what it is told, on a loopback port of its own. `prometheus` on PATH (Debian:
+//! `apt-get install prometheus`), or the one that `WEIR_TEST_PROMETHEUS_BIN` names.
 
 use std::{
     fs,
@@ -14,12 +14,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::nats::run;
-
 /// It is up within a second; a slow machine gets this.
 const UP_MAX: Duration = Duration::from_secs(60);
-/// Windows that are closed on both sides, which is what Weir's are: from 3 on they are not.
-const MAJOR: &str = "2";
 const POLL: Duration = Duration::from_millis(50);
 /// A query over seconds of data takes milliseconds.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -33,9 +29,6 @@ pub struct Options {
     pub interval: Duration,
     /// Rule files.
     pub rules: Vec<PathBuf>,
-    /// Series that it holds from the beginning: an `OpenMetrics` text with timestamps. Results are compared with release 2, whose
-    /// windows are closed on both sides; another release is none.
-    pub series: Option<String>,
 }
 
 /// A running server. Dropping it ends it.
@@ -57,18 +50,13 @@ impl Prometheus {
         let dir = TempDir::with_prefix("weir-prometheus-").map_err(|error| error.to_string())?;
         let config = dir.path().join("prometheus.json");
         fs::write(&config, configuration(options)).map_err(|error| error.to_string())?;
-        let data = dir.path().join("data");
-        if let Some(series) = &options.series {
-            import(&binary, series, dir.path(), &data)?;
-        }
         let free = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let port = free.local_addr().map_err(|error| error.to_string())?.port();
         drop(free);
         let log = fs::File::create(dir.path().join("prometheus.log")).map_err(|error| error.to_string())?;
         let server = Command::new(&binary)
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", data.display()))
-            .arg("--storage.tsdb.retention.time=100y")
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -131,25 +119,6 @@ impl Drop for Prometheus {
         let _ = self.guard.wait();
         let _ = self.server.kill();
         let _ = self.server.wait();
-    }
-}
-
-/// Makes blocks of an `OpenMetrics` text.
-fn import(server: &Path, series: &str, dir: &Path, data: &Path) -> Result<(), String> {
-    check_version(server)?;
-    let text = dir.join("series.txt");
-    fs::write(&text, series).map_err(|error| error.to_string())?;
-    let promtool = binary("promtool")?;
-    run(Command::new(promtool).args(["tsdb", "create-blocks-from", "openmetrics"]).arg(&text).arg(data))
-}
-
-fn check_version(server: &Path) -> Result<(), String> {
-    let told = Command::new(server).arg("--version").output().map_err(|error| error.to_string())?;
-    let told = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
-    let version = told.split_whitespace().skip_while(|word| *word != "version").nth(1).unwrap_or_default();
-    match version.split('.').next() {
-        Some(MAJOR) => Ok(()),
-        _ => Err(format!("{} is {version}; its results are compared with release {MAJOR}", server.display())),
     }
 }
 

@@ -5,15 +5,11 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming, body::Body, service::Routes, transport::Channel};
-use tower::ServiceExt as _;
+use tonic::{Code, Request, Response, Status, Streaming, service::Routes, transport::Channel};
 use weir_clients::{Connection, Gateway, Identity, Peer, certificates};
 use weir_conformance::calls::Loopback;
-use weir_core::{
-    Error, ErrorKind, TenantId,
-    principal::{Principal, Scope},
-};
-use weir_grpc::{Http, from_status, principal, to_status};
+use weir_core::{Error, ErrorKind};
+use weir_grpc::{from_status, principal, to_status};
 use weir_proto::{
     ingest::v1::{
         PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse,
@@ -184,49 +180,6 @@ async fn a_service_that_cannot_be_reached_is_named_and_one_that_nobody_has_is_un
     let refused = alarms.list_alarms(with("wa_user", Default::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     assert!(refused.message().contains("weir.analytics.v1.AlarmService"), "{refused:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn plain_http_goes_on_by_its_prefix_and_is_refused_in_its_own_form() {
-    let routes = Routes::new(IngestServiceServer::new(Echo));
-    let edge = Loopback::serve("ingest", routes, Arc::new(Known)).await;
-    let there = Peer::new("ingest", &[edge.secure()], &edge.by_certificate()).unwrap();
-    let nobody = Peer::new("registry", &["http://127.0.0.1:1".to_owned()], &Identity::Key(key())).unwrap();
-    let plain = Http {
-        prefix: "/plain/",
-        refuse: |error| {
-            http::Response::builder()
-                .status(418)
-                .header("reason", error.reason())
-                .body(Body::empty())
-                .unwrap()
-        },
-    };
-    let ask = async |package, caller: Option<Principal>| {
-        let peers = [("weir.ingest.v1", there.clone()), ("weir.registry.v1", nobody.clone())];
-        let mut request = http::Request::get("/plain/x?y=z")
-            .version(http::Version::HTTP_11)
-            .header("authorization", "Bearer wa_user")
-            .header("connection", "keep-alive")
-            .body(Body::empty())
-            .unwrap();
-        caller.and_then(|caller| request.extensions_mut().insert(caller));
-        let answer = Gateway::new(peers).with_http(plain, package).oneshot(request).await.unwrap();
-        let told = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
-        (answer.status().as_u16(), told("reason"), told("grpc-status"))
-    };
-    let tenant = Some(TenantId::new("acme").unwrap());
-    let user = Some(Principal::Token { id: "user".to_owned(), tenant, scopes: vec![Scope::Read] });
-    // There it is let in as the user, and nothing has such a path.
-    assert_eq!(ask("weir.ingest.v1", user.clone()).await, (200, None, Some("12".to_owned())));
-    for (package, caller, reason) in [
-        ("weir.registry.v1", user.clone(), "PEER_UNREACHABLE"),
-        ("weir.storage.v1", user, "METHOD_UNKNOWN"),
-        ("weir.ingest.v1", Some(Principal::Service), "PERMISSION_DENIED"),
-        ("weir.ingest.v1", None, "UNAUTHENTICATED"),
-    ] {
-        assert_eq!(ask(package, caller).await, (418, Some(reason.to_owned()), None));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

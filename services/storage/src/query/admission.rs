@@ -10,10 +10,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
 use weir_core::{Error, ErrorKind, Result, TenantId};
 
 /// When to try again: queries end, but not in the next moment.
@@ -25,20 +21,12 @@ pub(crate) struct Admission {
     limit: usize,
     running: Mutex<HashMap<TenantId, usize>>,
     refused: AtomicU64,
-    /// Told when one ends.
-    ended: Notify,
 }
 
 impl Admission {
     /// At most `limit` of `what` for each tenant.
     pub(crate) fn new(what: &'static str, limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            what,
-            limit,
-            running: Mutex::default(),
-            refused: AtomicU64::new(0),
-            ended: Notify::new(),
-        })
+        Arc::new(Self { what, limit, running: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
     /// How many run, of all tenants.
@@ -56,17 +44,10 @@ impl Admission {
     /// # Errors
     /// `ResourceExhausted` (`TOO_MANY_AT_ONCE`) at the limit.
     pub(crate) fn enter(self: &Arc<Self>, tenant: &TenantId) -> Result<Permit> {
-        self.room(tenant).inspect_err(|_| self.count_refusal())
-    }
-
-    fn count_refusal(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn room(self: &Arc<Self>, tenant: &TenantId) -> Result<Permit> {
         let mut running = self.running.lock();
         let count = running.entry(tenant.clone()).or_default();
         if *count >= self.limit {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Error::new(
                 ErrorKind::ResourceExhausted,
                 "TOO_MANY_AT_ONCE",
@@ -77,26 +58,6 @@ impl Admission {
         }
         *count += 1;
         Ok(Permit { admission: Arc::clone(self), tenant: tenant.clone() })
-    }
-}
-
-impl Admission {
-    /// As [`Admission::enter`], once there is room.
-    ///
-    /// # Errors
-    /// `ResourceExhausted` (`TOO_MANY_AT_ONCE`) where there was none until `until`.
-    pub(crate) async fn wait(self: &Arc<Self>, tenant: &TenantId, until: Instant) -> Result<Permit> {
-        loop {
-            let ended = self.ended.notified(); // before looking, so that no end is missed
-            let full = match self.room(tenant) {
-                Ok(permit) => return Ok(permit),
-                Err(full) => full,
-            };
-            if timeout_at(until, ended).await.is_err() {
-                self.count_refusal();
-                return Err(full);
-            }
-        }
     }
 }
 
@@ -115,26 +76,12 @@ impl Drop for Permit {
                 running.remove(&self.tenant);
             }
         }
-        drop(running);
-        self.admission.ended.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_in_when_one_ends_or_is_told_why_not() {
-        let admission = Admission::new("queries", 1);
-        let tenant = TenantId::new("a").unwrap();
-        let first = admission.enter(&tenant).unwrap();
-        let until = Instant::now() + Duration::from_secs(1);
-        assert_eq!(admission.wait(&tenant, until).await.err().unwrap().reason(), "TOO_MANY_AT_ONCE");
-        let until = Instant::now() + Duration::from_secs(1);
-        let (second, ()) = tokio::join!(admission.wait(&tenant, until), async move { drop(first) });
-        assert!(second.is_ok());
-    }
 
     #[test]
     fn a_tenant_at_its_limit_waits_and_another_does_not() {

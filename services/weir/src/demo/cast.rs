@@ -13,8 +13,6 @@ use weir_proto::{
     registry::v1::{GetDeviceRequest, GetDeviceResponse},
 };
 
-use super::profiles;
-
 /// The rule of the room.
 pub(crate) const STUFFY: &str = "stuffy";
 /// The rule of the engines.
@@ -84,9 +82,8 @@ pub(crate) async fn assemble(place: &Place) -> Result<Cast> {
         engines.push(device.clone());
         players.push(player(device, rows));
     }
-    profiles::make(place).await?;
-    provision::create_of(place, std::slice::from_ref(&room), Some(profiles::ROOM), &labels("room")).await?;
-    provision::create_of(place, &engines, Some(profiles::ENGINE), &labels("engine")).await?;
+    provision::create(place, std::slice::from_ref(&room), &labels("room")).await?;
+    provision::create(place, &engines, &labels("engine")).await?;
     rules(place).await?;
     Ok(Cast { room, engines, players })
 }

@@ -7,7 +7,6 @@
 mod cast;
 mod check;
 mod player;
-mod profiles;
 mod story;
 
 use std::sync::Arc;
