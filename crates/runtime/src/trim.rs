@@ -45,6 +45,11 @@ impl TrimMetrics {
         })
     }
 
+    /// Tells nothing more of what blocks: another replica trims.
+    pub fn leave(&self) {
+        self.blocker.reset();
+    }
+
     /// Tells of the last trim.
     pub fn tell(&self, trimmed: &Trimmed) {
         self.through.set(i64::try_from(trimmed.through).unwrap_or(i64::MAX));

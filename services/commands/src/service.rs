@@ -133,6 +133,7 @@ impl Service {
                 () = tokio::time::sleep(TRIM_EVERY) => {}
             }
             if !self.ownership.is_first() {
+                self.metrics.trim.leave();
                 continue; // one of the replicas is enough; two do no harm
             }
             let (partitions, keep) = (self.config.partitions, self.config.log_keep);

@@ -265,10 +265,10 @@ async fn step(cluster: &WeirCluster, context: &Context) -> Result<Action> {
     let mut observed = observe(client, &cluster).await?;
     observed.refused = context.refused(&name);
     observed.scaled = context.scaled(&name);
-    if desired::rolls_out(&cluster) {
+    let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
+    if desired::rolls_out(&cluster, &configured, &observed) {
         (observed.lags, observed.answers) = context.pods.health(client, &cluster).await?;
     }
-    let configured = desired::configure(&cluster, |toml| context.binary.check_config(toml));
     let plan = desired::desired(&cluster, &configured, &observed, &Time(Timestamp::now()));
     for missing in &plan.secrets {
         apply::secret(client, &cluster, missing, &*context.binary).await?;

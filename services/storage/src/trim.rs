@@ -24,6 +24,7 @@ pub(crate) async fn trim(
     loop {
         tokio::time::sleep(EVERY).await;
         if !ownership.is_first() {
+            shared.metrics.trim.leave();
             continue;
         }
         let (log, records) = (&*shared.log, &*shared.records);

@@ -84,7 +84,14 @@ impl Measures {
                 }),
             );
             known.log.tell(&self.log.up, "the log takes nothing", log);
-            known.durable.tell(&self.log.durable, "the log is not as durable as configured", durable);
+            // Of a log that is away it is not known: what was known stays.
+            let durable = match durable {
+                Err(error) if error.kind().retryable() => None,
+                known => Some(known),
+            };
+            if let Some(durable) = durable {
+                known.durable.tell(&self.log.durable, "the log is not as durable as configured", durable);
+            }
             known.store.tell(&self.store.up, "the store does not answer", store);
             if stop.run_until_cancelled(tokio::time::sleep(ASK_EVERY)).await.is_none() {
                 return;

@@ -132,12 +132,7 @@ pub fn desired(cluster: &WeirCluster, configured: &Configured, observed: &Observ
     if !missing.is_empty() {
         return Plan { secrets: missing, status: old, look_again: true, ..Plan::default() };
     }
-    let target = Release {
-        version: cluster.spec.version.clone(),
-        image: format!("{}:{}", cluster.spec.image.repository, cluster.spec.version),
-        config: names.config(&configured.hash()),
-        logins: observed.logins.clone(),
-    };
+    let target = target(cluster, &names, configured, observed.logins.clone());
     let job = |release: &Release| workload::migration(cluster, &names, release);
     let facts = rollout::Facts {
         components: names::components(cluster),
@@ -169,12 +164,7 @@ pub fn rendered(cluster: &WeirCluster, configured: &Configured) -> Result<Vec<Va
     check::check(&cluster.spec)?;
     configured.text.clone()?;
     let names = Names::new(cluster);
-    let release = Release {
-        version: cluster.spec.version.clone(),
-        image: format!("{}:{}", cluster.spec.image.repository, cluster.spec.version),
-        config: names.config(&configured.hash()),
-        logins: None,
-    };
+    let release = target(cluster, &names, configured, None);
     let state = rollout::State { last_good: Some(release.clone()), ..rollout::State::default() };
     let mut objects = objects(cluster, &names, configured, &Observed::default(), &state, &release);
     if cluster.spec.engines.shared.is_some() {
@@ -188,10 +178,21 @@ pub fn configure(cluster: &WeirCluster, check: impl FnOnce(&str) -> weir_core::R
     config::configure(cluster, &Names::new(cluster), check)
 }
 
-/// Whether a rollout of the cluster is under way or may begin at the next look: then it counts how far readers are behind.
-pub fn rolls_out(cluster: &WeirCluster) -> bool {
-    let is_new = |status: &ClusterStatus| status.observed_generation != cluster.metadata.generation;
-    cluster.status.as_ref().is_some_and(|status| status.rollout.is_some() || is_new(status))
+/// What the spec asks for.
+fn target(cluster: &WeirCluster, names: &Names, configured: &Configured, logins: Option<String>) -> Release {
+    Release {
+        version: cluster.spec.version.clone(),
+        image: format!("{}:{}", cluster.spec.image.repository, cluster.spec.version),
+        config: names.config(&configured.hash()),
+        logins,
+    }
+}
+
+/// Whether a rollout of the cluster is under way or begins now: then it counts how far readers are behind, and how calls end.
+pub fn rolls_out(cluster: &WeirCluster, configured: &Configured, observed: &Observed) -> bool {
+    let target = target(cluster, &Names::new(cluster), configured, observed.logins.clone());
+    let is_other = |status: &ClusterStatus| status.last_good.as_ref() != Some(&target);
+    cluster.status.as_ref().is_some_and(|status| status.rollout.is_some() || is_other(status))
 }
 
 /// Whether the number of some component's pods follows its load.

@@ -100,12 +100,9 @@ fn begin(mut state: State, target: &Release, facts: &Facts<'_>, events: &mut Vec
     let from = state.last_good.as_ref().map(|good| format!(" from {}", good.version)).unwrap_or_default();
     events.push(told("RolloutStarted", format!("to {}{from}", target.version)));
     state.failed = None;
-    state.rollout = Some(Rollout {
-        to: target.clone(),
-        stage,
-        since: facts.now.clone(),
-        before: facts.observed.lags.clone(),
-    });
+    // Of what was good: a rollout that is overtaken may have made it worse.
+    let before = state.rollout.take().map_or_else(|| facts.observed.lags.clone(), |old| old.before);
+    state.rollout = Some(Rollout { to: target.clone(), stage, since: facts.now.clone(), before });
     state
 }
 

@@ -60,7 +60,8 @@ pub(super) fn nats_file(method: NatsAuth) -> &'static str {
 }
 
 /// By what the contents of the Secrets with logins are told from others: those of engines, which are read once, at start.
-/// Certificates are read again by themselves, and a pepper never changes. None where there are none.
+/// Certificates are read again by themselves, and a pepper never changes; it is hashed along, since whoever reads the status must
+/// not try passwords on it. None where there are none.
 pub(crate) fn logins(
     cluster: &WeirCluster,
     contents: &BTreeMap<String, BTreeMap<String, ByteString>>,
@@ -68,15 +69,16 @@ pub(crate) fn logins(
     let of_engines = all(cluster)
         .into_iter()
         .filter(|kept| kept.named_by.is_some_and(|field| field.starts_with("spec.engines.")));
+    let content = |name: &str, key: &str| contents.get(name).and_then(|content| content.get(key));
+    let pepper = content(&own(cluster), "pepper").map(|pepper| pepper.0.clone()).unwrap_or_default();
     let mut text = String::new();
     for kept in of_engines {
         for key in &kept.keys {
-            let value = contents.get(&kept.name).and_then(|content| content.get(*key));
-            let value = value.map(|value| hash(&value.0)).unwrap_or_default();
-            text.push_str(&format!("{} {key} {value}\n", kept.name));
+            let value = content(&kept.name, key).map(|value| hash([&pepper[..], &value.0].concat()));
+            text.push_str(&format!("{} {key} {}\n", kept.name, value.unwrap_or_default()));
         }
     }
-    (!text.is_empty()).then(|| hash(text.as_bytes()))
+    (!text.is_empty()).then(|| hash([&pepper[..], text.as_bytes()].concat()))
 }
 
 pub(super) fn all(cluster: &WeirCluster) -> Vec<Kept> {
