@@ -93,13 +93,23 @@ impl Kube {
     }
 
     /// Waits until `condition` gives something; on time-out says what never came, and what the namespace looks like.
-    pub(crate) fn until<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
+    pub(crate) fn until<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+        self.within(PATIENCE, what, condition)
+    }
+
+    /// As [`Kube::until`], for what takes its time.
+    pub(crate) fn within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + patience;
         loop {
             if let Some(found) = condition() {
                 return found;
             }
-            assert!(Instant::now() < end, "it never came true within {PATIENCE:?}: {what}");
+            assert!(Instant::now() < end, "it never came true within {patience:?}: {what}");
             std::thread::park_timeout(LOOK);
         }
     }
