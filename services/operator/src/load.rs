@@ -85,8 +85,10 @@ impl Pods {
         cluster: &WeirCluster,
     ) -> Result<(BTreeMap<String, Lag>, BTreeMap<String, Answers>)> {
         let (mut lags, mut answers) = (BTreeMap::new(), BTreeMap::new());
-        for component in SHARED {
-            let Some(told) = self.ask(client, cluster, component).await? else { continue };
+        let pods = list(client, cluster).await?;
+        let told = join_all(SHARED.map(|component| self.ask(&pods, component))).await;
+        for (component, told) in SHARED.into_iter().zip(told) {
+            let Some(told) = told else { continue };
             let sum = |of: fn(&Told) -> f64| told.values().map(of).sum::<f64>();
             if READERS.contains(&component) {
                 let partitions = sum(|told| told.partitions) as i64;
@@ -98,20 +100,13 @@ impl Pods {
         Ok((lags, answers))
     }
 
-    /// What every pod tells; none where one does not.
-    async fn ask(
-        &self,
-        client: &Client,
-        cluster: &WeirCluster,
-        component: &str,
-    ) -> Result<Option<BTreeMap<String, Told>>> {
-        let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
-        let labels = format!("{LABEL_INSTANCE}={},{COMPONENT}={component}", cluster.name_any());
-        let pods = api.list(&ListParams::default().labels(&labels)).await;
-        let pods = pods.map_err(|error| of_kube("pods", error))?.items;
+    /// What every one of a component's pods tells; none where one does not.
+    async fn ask(&self, pods: &[Pod], component: &str) -> Option<BTreeMap<String, Told>> {
         let there = pods.iter().filter(|pod| {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            pod.metadata.deletion_timestamp.is_none() && matches!(phase, Some("Running" | "Pending"))
+            pod.labels().get(COMPONENT).is_some_and(|known| known == component)
+                && pod.metadata.deletion_timestamp.is_none()
+                && matches!(phase, Some("Running" | "Pending"))
         });
         let asked = there.map(|pod| async move {
             let address: IpAddr = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
@@ -120,8 +115,16 @@ impl Pods {
             let page = page.error_for_status().ok()?.text().await.ok()?;
             Some((pod.uid().unwrap_or_default(), told(component, &page)?))
         });
-        Ok(join_all(asked).await.into_iter().collect())
+        join_all(asked).await.into_iter().collect()
     }
+}
+
+/// The pods of a cluster, of every component.
+async fn list(client: &Client, cluster: &WeirCluster) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
+    let labels = format!("{LABEL_INSTANCE}={}", cluster.name_any());
+    let pods = api.list(&ListParams::default().labels(&labels)).await;
+    pods.map(|pods| pods.items).map_err(|error| of_kube("pods", error))
 }
 
 impl Loads {
@@ -145,6 +148,7 @@ impl Loads {
             self.known.retain(|(known, _), _| *known != name); // a rollout waits for these very pods
             return Ok(decisions);
         }
+        let pods = list(client, cluster).await?;
         for component in SCALED {
             let scaling = cluster.spec.services.get(component).map(|service| service.scaling);
             let scaling = scaling.filter(|scaling| scaling.mode == ScalingMode::Auto);
@@ -152,7 +156,7 @@ impl Loads {
                 self.known.remove(&(name.clone(), component));
                 continue;
             };
-            let told = self.pods.ask(client, cluster, component).await?;
+            let told = self.pods.ask(&pods, component).await;
             let known = self.known.entry((name.clone(), component)).or_default();
             let now = Instant::now();
             let seen = told.and_then(|told| known.seen(component, now, told, workload.ready));

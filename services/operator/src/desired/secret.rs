@@ -70,15 +70,17 @@ pub(crate) fn logins(
         .into_iter()
         .filter(|kept| kept.named_by.is_some_and(|field| field.starts_with("spec.engines.")));
     let content = |name: &str, key: &str| contents.get(name).and_then(|content| content.get(key));
-    let pepper = content(&own(cluster), "pepper").map(|pepper| pepper.0.clone()).unwrap_or_default();
-    let mut text = String::new();
+    let value = |name: &str, key: &str| content(name, key).map(|value| &value.0[..]).unwrap_or_default();
+    let mut all = value(&own(cluster), "pepper").to_vec();
+    let pepper_bytes = all.len();
     for kept in of_engines {
         for key in &kept.keys {
-            let value = content(&kept.name, key).map(|value| hash([&pepper[..], &value.0].concat()));
-            text.push_str(&format!("{} {key} {}\n", kept.name, value.unwrap_or_default()));
+            let value = value(&kept.name, key);
+            all.extend(format!("\n{} {key} {}\n", kept.name, value.len()).as_bytes()); // so that no two contents look alike
+            all.extend(value);
         }
     }
-    (!text.is_empty()).then(|| hash([&pepper[..], text.as_bytes()].concat()))
+    (all.len() > pepper_bytes).then(|| hash(all))
 }
 
 pub(super) fn all(cluster: &WeirCluster) -> Vec<Kept> {
