@@ -13,6 +13,7 @@
 )] // a harness reports by panicking, as its tests do
 
 pub mod cql;
+mod local;
 pub mod nats;
 pub mod prometheus;
 

